@@ -1,0 +1,1 @@
+"""Holdfast's server: long-lived multimodal sessions on llama.cpp, over gRPC."""
