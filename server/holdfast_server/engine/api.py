@@ -10,7 +10,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast_server.llama.sampler import SamplerSpec
+from holdfast_server.llama.specs import SamplerSpec as SamplerSpec
 
 Tokens = NDArray[np.int32]
 
@@ -71,6 +71,8 @@ class EngineInfo:
     library_version: str
     slots: int
     cells: int
+    cell_bytes: int
+    """Bytes that one cell takes in a page."""
     compatibility_key: str
     """Equal keys: KV pages of one can be used by the other."""
     token_key: str
@@ -121,7 +123,8 @@ class Ended:
 
     cause: StopCause
     tokens: tuple[int, ...]
-    ended_turn: bool
+    end_text: str
+    """Text of the end-of-turn token that the model sampled last, empty where it did not."""
     matched_stop: str
     seconds: float
 
@@ -190,8 +193,12 @@ class Engine(ABC):
         """Queues spans for prefill and returns at once. The last text token stays undecoded."""
 
     @abstractmethod
-    async def settle(self, key: str) -> Work:
-        """Waits until everything fed is in the cache; returns the work since the last settle."""
+    async def settle(self, key: str) -> None:
+        """Waits until everything fed is in the cache."""
+
+    @abstractmethod
+    async def take_work(self, key: str) -> Work:
+        """What was done for the slot since the last call."""
 
     @abstractmethod
     async def rewind(self, key: str, cells: int, position: int, held: int | None) -> None:

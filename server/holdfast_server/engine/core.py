@@ -25,6 +25,7 @@ from holdfast_server.engine.api import (
     Span,
     StopCause,
     TokenSpan,
+    Work,
 )
 from holdfast_server.engine.encoder import Encoded, Encoder
 from holdfast_server.engine.slot import Generation, PendingPicture, PendingText, Settled, Slot
@@ -86,10 +87,14 @@ class Core:
                 self._encode(slot, picture, feed.media)
 
     def settle(self, key: str, done: Settled) -> None:
-        """Calls `done` with the work once everything fed is in the cache, or with what went wrong."""
+        """Calls `done` once everything fed is in the cache, or with what went wrong."""
         slot = self._slot(key)
         slot.waiters.append(done)
         self._wake_if_settled(slot)
+
+    def take_work(self, key: str) -> Work:
+        """What was done for the slot since the last call."""
+        return self._slot(key).take_work()
 
     def rewind(self, key: str, cells: int, position: int, held: int | None) -> None:
         """Drops what is behind `position`, queued or decoded."""
@@ -162,7 +167,9 @@ class Core:
         logits = saved.logits
         if needed != (logits is not None):
             raise EngineRefused("the saved logits do not belong to the session's end")
-        if logits is not None and (logits.shape != (self._model.vocab_size,) or not np.isfinite(logits).all()):
+        if logits is not None and (
+            logits.shape != (self._model.vocab_size,) or not np.isfinite(logits).all()
+        ):
             raise EngineRefused("the saved logits are not a row of this model")
 
     # The step
@@ -306,10 +313,10 @@ class Core:
     def _wake_if_settled(self, slot: Slot) -> None:
         if slot.error is not None:
             self._wake(slot, slot.error)
-        elif slot.settled and slot.waiters:
-            self._wake(slot, slot.take_work())
+        elif slot.settled:
+            self._wake(slot, None)
 
-    def _wake(self, slot: Slot, value: Any) -> None:
+    def _wake(self, slot: Slot, value: BaseException | None) -> None:
         waiters, slot.waiters = slot.waiters, []
         for done in waiters:
             self._emit(done, value)

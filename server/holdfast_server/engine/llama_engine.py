@@ -30,9 +30,10 @@ from holdfast_server.engine.encoder import Encoder
 from holdfast_server.engine.identity import compatibility_key, token_key
 from holdfast_server.errors import HoldfastError, Reason, StartupError
 from holdfast_server.llama import library
-from holdfast_server.llama.context import Context, ContextSpec
+from holdfast_server.llama.context import Context
 from holdfast_server.llama.media import MediaRefused, Projector, Tile
 from holdfast_server.llama.model import Model
+from holdfast_server.llama.specs import ContextSpec
 
 T = TypeVar("T")
 _logger = logging.getLogger("holdfast.engine")
@@ -111,7 +112,10 @@ class LlamaEngine(Engine):
             library_version=library.version(),
             slots=spec.context.sequences,
             cells=self._context.cells,
-            compatibility_key=compatibility_key(spec.model_digest, spec.projector_digest, self._context.layout),
+            cell_bytes=self._context.layout.page_bytes(1) - self._context.layout.page_bytes(0),
+            compatibility_key=compatibility_key(
+                spec.model_digest, spec.projector_digest, self._context.layout
+            ),
             token_key=token_key(model, spec.projector_digest),
         )
 
@@ -154,7 +158,8 @@ class LlamaEngine(Engine):
         def command() -> None:
             try:
                 self._outbox.append((_resolve(future), work()))
-            except Exception as error:
+            # It belongs to whoever awaits.
+            except Exception as error:  # noqa: BLE001
                 self._outbox.append((_resolve(future), error))
 
         self._check_alive()
@@ -211,10 +216,13 @@ class LlamaEngine(Engine):
     async def feed(self, key: str, feeds: Sequence[Feed]) -> None:
         await self._on_thread(lambda: self._core.feed(key, feeds))
 
-    async def settle(self, key: str) -> Work:
-        future: asyncio.Future[Work] = self._loop.create_future()
+    async def settle(self, key: str) -> None:
+        future: asyncio.Future[None] = self._loop.create_future()
         await self._on_thread(lambda: self._core.settle(key, _resolve(future)))
-        return await future
+        await future
+
+    async def take_work(self, key: str) -> Work:
+        return await self._on_thread(lambda: self._core.take_work(key))
 
     async def rewind(self, key: str, cells: int, position: int, held: int | None) -> None:
         await self._on_thread(lambda: self._core.rewind(key, cells, position, held))

@@ -15,7 +15,7 @@ from holdfast_server.engine.text import TextStream
 from holdfast_server.llama.model import Model
 from holdfast_server.llama.sampler import Sampler
 
-Settled = Callable[[Work | BaseException], None]
+Settled = Callable[[BaseException | None], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -67,11 +67,17 @@ class Generation:
         ended = Ended(
             cause=cause,
             tokens=tuple(self._tokens),
-            ended_turn=bool(self._tokens) and self._model.is_end(self._tokens[-1]),
+            end_text=self._end_text(),
             matched_stop=self._text.matched,
             seconds=time.monotonic() - self._started,
         )
         return [Piece((), rest), ended] if rest else [ended]
+
+    def _end_text(self) -> str:
+        last = self._tokens[-1] if self._tokens else None
+        if last is None or not self._model.is_end(last):
+            return ""
+        return self._model.piece(last, special=True).decode("utf-8", "replace")
 
 
 @dataclass(slots=True, eq=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
 from typing import Any
 
 import llama_cpp
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from holdfast_server.errors import StartupError
 from holdfast_server.llama import library, state
 from holdfast_server.llama.model import Model, Tokens
+from holdfast_server.llama.specs import ContextSpec
 
 Logits = NDArray[np.float32]
 
@@ -23,19 +23,6 @@ class ContextFull(Exception):
 
 class DecodeFailed(Exception):
     """llama.cpp failed in the middle of a batch; the sequences in it cannot be trusted."""
-
-
-@dataclass(frozen=True, slots=True)
-class ContextSpec:
-    """How to set a context up, in llama.cpp's own terms."""
-
-    cells: int
-    sequences: int
-    batch: int
-    """Rows of one `llama_decode` at most; a picture must fit into one."""
-    threads: int
-    threads_batch: int
-    offload_kv: bool
 
 
 class Batch:
@@ -111,7 +98,9 @@ class Context:
         self._model = model
         self._handle: Any = llama_cpp.llama_init_from_model(model.handle, params)
         if not self._handle:
-            raise StartupError(f"llama.cpp cannot make a context of {spec.cells} cells: {library.last_error()}")
+            raise StartupError(
+                f"llama.cpp cannot make a context of {spec.cells} cells: {library.last_error()}"
+            )
         self._memory: Any = llama_cpp.llama_get_memory(self._handle)
         self._scratch = spec.sequences
         self.sequences = spec.sequences

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
 from typing import Any
 
 import llama_cpp
@@ -11,26 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast_server.llama.model import Model, Tokens
+from holdfast_server.llama.specs import SamplerSpec
 
 PENALTY_WINDOW = 64
 """Tokens that the penalties look back on, as in llama-server."""
 
 _CANDIDATE = np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
-
-
-@dataclass(frozen=True, slots=True)
-class SamplerSpec:
-    """How to choose; bounds are the caller's. Temperature 0 is greedy."""
-
-    temperature: float
-    top_p: float
-    top_k: int
-    min_p: float
-    repeat_penalty: float
-    frequency_penalty: float
-    presence_penalty: float
-    seed: int
-    """Of this generation's random stream, 32 bits."""
 
 
 class Sampler:

@@ -23,8 +23,8 @@ class Usage(_message.Message):
 
     A Generate decodes one row per generated token. The first of those rows is
     the session's last token, which is always held back undecoded, so that
-    prompt_tokens = cached_tokens + prefilled_tokens + 1 (a raw session that
-    ends in a picture holds nothing back: then without the 1).
+    prompt_tokens = cached_tokens + restored_tokens + prefilled_tokens + 1 (a raw
+    session that ends in a picture holds nothing back: then without the 1).
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -47,15 +47,17 @@ class Usage(_message.Message):
     STORE_TIME_FIELD_NUMBER: _builtins.int
     TOTAL_TIME_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
-    """Tokens in the session before the first generated one, pictures included."""
+    """Tokens in the session before the first generated one, pictures included;
+    for AppendChunks, the tokens appended.
+    """
     cached_tokens: _builtins.int
     """Prompt tokens whose KV cells were already there before this call."""
     prefilled_tokens: _builtins.int
-    """Prompt tokens computed for this call; for Generate also those computed in
-    the background since the session's previous Generate.
+    """Prompt tokens computed for this call, or in the background since the
+    session's last Generate, Checkpoint or Restore. Never counted twice.
     """
     restored_tokens: _builtins.int
-    """Tokens whose KV cells came out of stored pages instead of computation."""
+    """Tokens whose KV cells came out of stored pages for this call."""
     generated_tokens: _builtins.int
     """Tokens the model sampled, an end-of-turn token included."""
     media_encoded: _builtins.int

@@ -1,0 +1,1 @@
+"""The sessions room: journals, chat, checkpoints. Knows no gRPC, no SQL, no llama.cpp."""

@@ -1,0 +1,100 @@
+"""A session in memory: its journal decoded, its pages, who is writing to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from holdfast_server.engine import spans as cells_of
+from holdfast_server.engine.api import Span
+from holdfast_server.errors import HoldfastError, Reason
+from holdfast_server.sessions import journal
+from holdfast_server.sessions.chat import Transcript
+from holdfast_server.sessions.journal import Entry
+from holdfast_server.sessions.manifest import ManifestPage
+from holdfast_server.sessions.session import SessionView, Settings, State
+from holdfast_server.store.catalog import Entry as CatalogEntry
+from holdfast_server.store.catalog import SessionRecord
+
+
+class LiveSession:
+    """One session while it is resident or in use. Event loop only."""
+
+    def __init__(self, record: SessionRecord, entries: Sequence[CatalogEntry]) -> None:
+        self.record = record
+        self.settings: Settings = journal.decode_settings(record.settings)
+        self.key = f"{record.owner}/{record.session_id}"
+        self.users = 0
+        self.resident = False
+        self.prefilling = 0
+        self.pages: tuple[ManifestPage, ...] = ()
+        """Stored pages that hold the first cells of the resident state."""
+        self.generating = False
+        self._lock = asyncio.Lock()
+        self.loading = asyncio.Lock()
+        self._set_journal([journal.decode(entry.payload) for entry in entries])
+
+    def _set_journal(self, entries: list[Entry]) -> None:
+        self.entries = entries
+        self.transcript = Transcript()
+        for entry in entries:
+            self.transcript.add(entry)
+        self.spans: tuple[Span, ...] = journal.join([span for entry in entries for span in entry.spans])
+
+    def grow(self, record: SessionRecord, entry: Entry) -> None:
+        """Takes over an entry that the catalog has committed."""
+        self.record = record
+        self.entries.append(entry)
+        self.transcript.add(entry)
+        self.spans = journal.join([*self.spans, *entry.spans])
+
+    def shrink(self, record: SessionRecord) -> None:
+        """Takes over a rollback that the catalog has committed."""
+        self.record = record
+        self._set_journal(self.entries[: record.revision])
+
+    def spans_at(self, revision: int) -> tuple[Span, ...]:
+        """The spans of the first `revision` entries."""
+        return journal.join([span for entry in self.entries[:revision] for span in entry.spans])
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in the session, the held-back one included."""
+        return cells_of.count_cells(self.spans)
+
+    @property
+    def view(self) -> SessionView:
+        """The session as clients see it."""
+        busy = State.PREFILLING if self.prefilling else State.IDLE
+        return SessionView(
+            self.record, self.settings, State.GENERATING if self.generating else busy, self.resident
+        )
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        """Keeps other writers out; short writers wait for each other.
+
+        Raises SESSION_BUSY while a generation runs.
+        """
+        self._check_idle()
+        async with self._lock:
+            self._check_idle()
+            yield
+
+    @asynccontextmanager
+    async def generation(self) -> AsyncIterator[None]:
+        """Keeps every other writer out, and refuses those that come. Raises SESSION_BUSY."""
+        self._check_idle()
+        self.generating = True
+        try:
+            async with self._lock:
+                yield
+        finally:
+            self.generating = False
+
+    def _check_idle(self) -> None:
+        if self.generating:
+            raise HoldfastError(
+                Reason.SESSION_BUSY, "the session is generating; wait for its Finish or cancel that call"
+            )

@@ -1,0 +1,214 @@
+"""Sessions: created, read, listed, deleted, appended to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any
+
+from holdfast_server.engine import spans as cells_of
+from holdfast_server.engine.api import Engine, Feed
+from holdfast_server.errors import HoldfastError, Reason
+from holdfast_server.sessions import journal
+from holdfast_server.sessions.composer import Composed, Composer, pictures_of
+from holdfast_server.sessions.journal import Entry, Kind
+from holdfast_server.sessions.limits import Limits
+from holdfast_server.sessions.live import LiveSession
+from holdfast_server.sessions.registry import Registry
+from holdfast_server.sessions.residency import Residency
+from holdfast_server.sessions.session import (
+    ChatFormat,
+    Chunk,
+    Sampling,
+    SessionView,
+    Settings,
+    State,
+    Usage,
+    check_id,
+    check_labels,
+    check_revision,
+    check_sampling,
+)
+from holdfast_server.store.catalog import SessionRecord
+from holdfast_server.store.store import Store
+
+_logger = logging.getLogger("holdfast.sessions")
+
+
+class Sessions:
+    """Everything about sessions but generating and checkpoints. Event loop only.
+
+    Every method raises HoldfastError, with the reasons that the service names.
+    """
+
+    def __init__(self, engine: Engine, store: Store, limits: Limits) -> None:
+        self.engine = engine
+        self.store = store
+        self.limits = limits
+        self.composer = Composer(engine, limits)
+        self.residency = Residency(engine, store)
+        self.registry = Registry(store.catalog, engine.info.token_key)
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    async def create(
+        self,
+        owner: str,
+        session_id: str,
+        chat_format: ChatFormat | None,
+        sampling: Sampling,
+        labels: Mapping[str, str],
+    ) -> SessionView:
+        """Creates an empty session."""
+        session_id = session_id or new_id("s")
+        check_id("session_id", session_id)
+        check_labels(labels)
+        check_sampling(sampling, context_tokens=self.engine.info.cells)
+        has_template = self.composer.template is not None
+        if chat_format is ChatFormat.TEMPLATE and not has_template:
+            raise HoldfastError(
+                Reason.NO_CHAT_TEMPLATE, "the model has no chat template; create a raw session with it"
+            )
+        settings = Settings(
+            chat_format=chat_format or (ChatFormat.TEMPLATE if has_template else ChatFormat.RAW),
+            sampling=sampling.over(Sampling(seed=secrets.randbits(32))),
+            token_key=self.engine.info.token_key,
+        )
+        now = time.time_ns()
+        record = SessionRecord(
+            owner=owner,
+            session_id=session_id,
+            head=None,
+            revision=0,
+            token_count=0,
+            position=0,
+            settings=journal.encode_settings(settings),
+            labels=dict(labels),
+            model=self.engine.info.model_name,
+            created=now,
+            updated=now,
+        )
+        await self.store.catalog.create_session(record, limit=self.limits.sessions)
+        return SessionView(record, settings, State.IDLE, resident=False)
+
+    async def get(self, owner: str, session_id: str) -> SessionView:
+        """Reads a session."""
+        check_id("session_id", session_id)
+        return self._view(await self.store.catalog.get_session(owner, session_id))
+
+    async def list(self, owner: str, after_id: str, limit: int) -> list[SessionView]:
+        """At most `limit` sessions with ids after `after_id`, in the order of their ids."""
+        records = await self.store.catalog.list_sessions(owner, after_id=after_id, limit=limit)
+        return [self._view(record) for record in records]
+
+    def _view(self, record: SessionRecord) -> SessionView:
+        live = self.registry.peek(record.owner, record.session_id)
+        if live is not None:
+            return live.view
+        return SessionView(record, journal.decode_settings(record.settings), State.IDLE, resident=False)
+
+    async def delete(self, owner: str, session_id: str) -> None:
+        """Deletes a session, whether or not it was there."""
+        check_id("session_id", session_id)
+        live = self.registry.peek(owner, session_id)
+        if live is None:
+            await self.store.catalog.delete_session(owner, session_id)
+        else:
+            async with live.writing():
+                await self.store.catalog.delete_session(owner, session_id)
+                self.registry.forget(live)
+                await self.residency.drop(live)
+        self.spawn(self.store.collect())
+
+    async def append(
+        self, owner: str, session_id: str, chunks: Sequence[Chunk], expected_revision: int | None
+    ) -> tuple[SessionView, Usage]:
+        """Journals chunks as one entry, then has them computed in the background."""
+        started = time.monotonic()
+        check_id("session_id", session_id)
+        async with self.registry.use(owner, session_id) as live, live.writing():
+            check_revision(live.record, expected_revision)
+            self.composer.check(chunks, live.settings.chat_format)
+            pictures = pictures_of(chunks)
+            digests = [await self.store.media_digest(owner, picture) for picture in pictures]
+            composed = await self.composer.compose(live, chunks, digests)
+            self._check_context(live, composed)
+            usage = Usage(prompt_tokens=cells_of.count_cells(composed.spans))
+            async with self.store.writing():
+                for picture in pictures:
+                    await self.store.put_media(owner, picture)
+                await self.commit(live, Entry(Kind.APPEND, composed.messages, composed.spans))
+            usage.store_seconds = usage.total_seconds = time.monotonic() - started
+            await self._start_prefill(live, composed.feeds)
+            return live.view, usage
+
+    async def commit(self, live: LiveSession, entry: Entry) -> None:
+        """Makes an entry durable and takes it over."""
+        record = await self.store.catalog.append(
+            live.record.owner,
+            live.record.session_id,
+            expected_revision=live.record.revision,
+            payload=journal.encode(entry),
+            media=entry.media,
+            token_count=live.tokens + cells_of.count_cells(entry.spans),
+            position=live.record.position + cells_of.count_positions(entry.spans),
+            updated=time.time_ns(),
+        )
+        live.grow(record, entry)
+
+    def _check_context(self, live: LiveSession, composed: Composed) -> None:
+        wanted, most = live.tokens + cells_of.count_cells(composed.spans), self.engine.info.cells
+        if wanted > most:
+            raise HoldfastError(
+                Reason.CONTEXT_WINDOW_EXCEEDED,
+                f"the session would hold {wanted} tokens, but the context window has {most}; append less, or "
+                "start a new session",
+                metadata={"tokens": str(wanted), "context_tokens": str(most)},
+            )
+
+    # Background prefill
+
+    async def _start_prefill(self, live: LiveSession, feeds: Sequence[Feed]) -> None:
+        if live.resident:
+            await self.residency.feed(live, feeds)
+        elif not self.residency.fits(live, live.tokens):
+            return  # it would evict another: wait until someone generates from it
+        self.spawn(self._prefill(self.registry.retain(live)))
+
+    async def _prefill(self, live: LiveSession) -> None:
+        """Makes the session resident and waits for it, so that GetSession can tell what it is doing."""
+        live.prefilling += 1
+        try:
+            async with self.residency.hold(live, live.tokens):
+                pass
+            await self.engine.settle(live.key)
+        except (HoldfastError, RuntimeError) as error:
+            # The next call that needs the state meets the same trouble and tells its client.
+            _logger.warning("background prefill ended early: %s", error)
+        finally:
+            live.prefilling -= 1
+            self.registry.release(live)
+
+    def spawn(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
+        """Runs work that no call waits for; `close` waits for it, and what it raises is logged."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._reap)
+        return task
+
+    def _reap(self, task: asyncio.Task[object]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _logger.error("background work failed", exc_info=error)
+
+    async def close(self) -> None:
+        """Waits for everything in the background."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def new_id(prefix: str) -> str:
+    """A fresh id that no one can guess."""
+    return f"{prefix}-{secrets.token_hex(8)}"

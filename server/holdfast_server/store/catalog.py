@@ -1,0 +1,257 @@
+"""The catalog: journals, sessions and checkpoints, as the rest of the server sees them.
+
+Journal entries are immutable and form a tree by their parent links. A session
+and a checkpoint are each a name for one entry, their head; forking, restoring
+and rolling back set a head and copy nothing. A head of None is the empty
+journal; the revision is the number of entries from the root to the head.
+
+Everything belongs to an owner, and no method shows one owner what is
+another's: it is absent, exactly as if it had never been. Payloads, settings
+and manifests are opaque here. Times are nanoseconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One journal entry, verified against its chain digest."""
+
+    entry_id: int
+    parent: int | None
+    revision: int  # 1 for the root
+    payload: bytes
+    chain: bytes  # 32 bytes: keyed BLAKE3 of the parent's chain and the payload
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """A session as the catalog keeps it."""
+
+    owner: str
+    session_id: str
+    head: int | None
+    revision: int
+    token_count: int
+    position: int
+    settings: str  # the sessions room's own JSON
+    labels: Mapping[str, str]
+    model: str
+    created: int
+    updated: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRecord:
+    """A checkpoint without its manifest, which `Catalog.manifest` loads."""
+
+    owner: str
+    checkpoint_id: str
+    session_id: str  # the session it was taken of, which may be gone
+    head: int | None
+    revision: int
+    token_count: int
+    position: int
+    labels: Mapping[str, str]
+    model: str
+    compatibility_key: str
+    page_count: int
+    raw_bytes: int
+    stored_bytes: int
+    created: int
+    settings: str = "{}"  # the sessions room's own JSON, as of the session
+    row: int = 0  # set by the catalog; tells a checkpoint from a later one of the same id
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """What identifies an unchanged file, so that its digest need not be computed again."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unreferenced:
+    """One slice of a collection."""
+
+    digests: tuple[str, ...]  # pages and media that nothing refers to any more
+    more: bool  # whether another slice has work to do
+
+
+class Catalog(ABC):
+    """Durable truth about owners, sessions, journals and checkpoints.
+
+    Thread: every method is called on the event loop and does its work on the
+    catalog's own thread, in the order of the calls. A cancelled caller does
+    not undo or interrupt an operation that is queued: it runs to its end.
+
+    Mutation: each method is one transaction, durable when it returns, and
+    refused as a whole when it raises.
+
+    Errors: besides those named below every method may raise `HoldfastError`
+    with STORE_FULL or INTERNAL, and every mutation LEASE_LOST, once another
+    process has opened the store.
+    """
+
+    @property
+    @abstractmethod
+    def store_id(self) -> str:
+        """Random name of this store, fixed when it was made."""
+
+    @property
+    @abstractmethod
+    def epoch(self) -> int:
+        """How many times the store has been opened: the fencing token of every write."""
+
+    @abstractmethod
+    async def owner_key(self, owner: str) -> bytes:
+        """The owner's 32-byte digest key, made at first use."""
+
+    # Sessions and journals
+
+    @abstractmethod
+    async def create_session(self, record: SessionRecord, *, limit: int | None = None) -> None:
+        """Add a session, empty or at an existing head.
+
+        `limit` bounds the number of sessions of all owners.
+        Errors: SESSION_EXISTS, SESSION_LIMIT, CHECKPOINT_NOT_FOUND (the head is
+        gone, since the checkpoint it came from was deleted meanwhile).
+        """
+
+    @abstractmethod
+    async def get_session(self, owner: str, session_id: str) -> SessionRecord:
+        """Errors: SESSION_NOT_FOUND."""
+
+    @abstractmethod
+    async def list_sessions(self, owner: str, *, after_id: str = "", limit: int = 100) -> list[SessionRecord]:
+        """At most `limit` sessions with ids greater than `after_id`, in the byte order of their ids."""
+
+    @abstractmethod
+    async def delete_session(self, owner: str, session_id: str) -> bool:
+        """Remove the name; False when there was none. `unreferenced` prunes its entries later."""
+
+    @abstractmethod
+    async def append(
+        self,
+        owner: str,
+        session_id: str,
+        *,
+        expected_revision: int | None,
+        payload: bytes,
+        media: Sequence[str],
+        token_count: int,
+        position: int,
+        updated: int,
+    ) -> SessionRecord:
+        """Add one entry after the session's head and make it the head.
+
+        `media` are the digests the payload refers to; `token_count` and
+        `position` are the session's new totals.
+        Errors: SESSION_NOT_FOUND; STALE_REVISION, with `current_revision` in
+        its metadata, when `expected_revision` is not the session's.
+        """
+
+    @abstractmethod
+    async def journal(self, owner: str, head: int | None) -> list[Entry]:
+        """The entries from the root to `head`. Raises `JournalCorrupt`."""
+
+    @abstractmethod
+    async def reset(
+        self,
+        owner: str,
+        session_id: str,
+        *,
+        head: int | None,
+        token_count: int,
+        position: int,
+        updated: int,
+    ) -> SessionRecord:
+        """Set the session's head, and with it the revision: a rollback.
+
+        Errors: SESSION_NOT_FOUND; CHECKPOINT_NOT_FOUND when the head is gone.
+        """
+
+    # Checkpoints
+
+    @abstractmethod
+    async def create_checkpoint(
+        self, record: CheckpointRecord, *, manifest: bytes, pages: Sequence[str]
+    ) -> CheckpointRecord:
+        """Add a checkpoint; `pages` are the digests it refers to, in order.
+
+        Call it inside `Store.writing()`, entered before the first page was put.
+        Errors: CHECKPOINT_EXISTS; SESSION_NOT_FOUND when the head is gone,
+        since its session was deleted or rolled back meanwhile.
+        """
+
+    @abstractmethod
+    async def get_checkpoint(self, owner: str, checkpoint_id: str) -> CheckpointRecord:
+        """Errors: CHECKPOINT_NOT_FOUND."""
+
+    @abstractmethod
+    async def manifest(self, record: CheckpointRecord) -> bytes:
+        """The manifest of a record this catalog returned.
+
+        Raises `ManifestCorrupt`. Errors: CHECKPOINT_NOT_FOUND, also when another
+        checkpoint has taken the id since.
+        """
+
+    @abstractmethod
+    async def list_checkpoints(
+        self, owner: str, *, session_id: str = "", after_id: str = "", limit: int = 100
+    ) -> list[CheckpointRecord]:
+        """At most `limit` checkpoints after `after_id` in the byte order of their ids.
+
+        A `session_id` keeps only those taken of that session.
+        """
+
+    @abstractmethod
+    async def delete_checkpoint(self, owner: str, checkpoint_id: str) -> bool:
+        """Remove a checkpoint; False when there was none."""
+
+    @abstractmethod
+    async def latest_checkpoint(
+        self, owner: str, head: int | None, *, compatibility_key: str | None = None
+    ) -> CheckpointRecord | None:
+        """The checkpoint of greatest revision on the path from the root to `head`.
+
+        Whichever session it was taken of; of several at one revision the
+        newest. `compatibility_key` leaves out those of any other key.
+        """
+
+    # Digests of model files
+
+    @abstractmethod
+    async def file_digest(self, stamp: FileStamp) -> str | None:
+        """The digest remembered for exactly this stamp."""
+
+    @abstractmethod
+    async def remember_file_digest(self, stamp: FileStamp, digest: str) -> None:
+        """Remember it, in place of what was known about the path."""
+
+    # Collection; `Store.collect` is the caller
+
+    @abstractmethod
+    async def unreferenced(self, *, limit: int = 256) -> Unreferenced:
+        """Prune one slice of what deletions and rollbacks left behind.
+
+        Removes at most `limit` entries that no head reaches, and returns at
+        most `limit` digests that lost their last reference, once each: a
+        caller that dies before deleting them leaves orphans for `referenced`
+        to find.
+        """
+
+    @abstractmethod
+    async def referenced(self, digests: Collection[str]) -> set[str]:
+        """Those of at most 500 digests that a checkpoint or an entry refers to."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish what is queued and close. Idempotent; no method may be called after it."""
