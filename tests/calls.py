@@ -11,8 +11,9 @@ import grpc.aio
 import numpy as np
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from holdfast.v1 import chunk_pb2, session_pb2, session_service_pb2
 from PIL import Image
+
+from holdfast.v1 import chunk_pb2, session_pb2, session_service_pb2
 
 pb = session_service_pb2
 RAW = session_pb2.CHAT_FORMAT_RAW
@@ -52,14 +53,17 @@ def raw(value: str | bytes) -> chunk_pb2.Chunk:
 async def create(stub: Any, session_id: str = "a", **fields: Any) -> session_pb2.Session:
     """Creates a session."""
     reply = await stub.CreateSession(pb.CreateSessionRequest(session_id=session_id, **fields))
-    return reply.session
+    session: session_pb2.Session = reply.session
+    return session
 
 
 async def append(
     stub: Any, *chunks: chunk_pb2.Chunk, session_id: str = "a", **fields: Any
 ) -> pb.AppendChunksResponse:
     """Appends chunks."""
-    return await stub.AppendChunks(pb.AppendChunksRequest(session_id=session_id, chunks=chunks, **fields))
+    request = pb.AppendChunksRequest(session_id=session_id, chunks=chunks, **fields)
+    reply: pb.AppendChunksResponse = await stub.AppendChunks(request)
+    return reply
 
 
 async def generate(
@@ -83,19 +87,23 @@ async def checkpoint(
     stub: Any, session_id: str = "a", checkpoint_id: str = "c", **fields: Any
 ) -> pb.CheckpointResponse:
     """Takes a checkpoint."""
-    return await stub.Checkpoint(
-        pb.CheckpointRequest(session_id=session_id, checkpoint_id=checkpoint_id, **fields)
-    )
+    request = pb.CheckpointRequest(session_id=session_id, checkpoint_id=checkpoint_id, **fields)
+    reply: pb.CheckpointResponse = await stub.Checkpoint(request)
+    return reply
 
 
 async def restore(stub: Any, new: str = "b", checkpoint_id: str = "c") -> pb.RestoreResponse:
     """Restores a checkpoint into a new session."""
-    return await stub.Restore(pb.RestoreRequest(checkpoint_id=checkpoint_id, new_session_id=new))
+    request = pb.RestoreRequest(checkpoint_id=checkpoint_id, new_session_id=new)
+    reply: pb.RestoreResponse = await stub.Restore(request)
+    return reply
 
 
 async def roll_back(stub: Any, session_id: str = "a", checkpoint_id: str = "c") -> pb.RestoreResponse:
     """Rolls a session back to a checkpoint."""
-    return await stub.Restore(pb.RestoreRequest(checkpoint_id=checkpoint_id, rollback_session_id=session_id))
+    request = pb.RestoreRequest(checkpoint_id=checkpoint_id, rollback_session_id=session_id)
+    reply: pb.RestoreResponse = await stub.Restore(request)
+    return reply
 
 
 async def refusal(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str, grpc.aio.AioRpcError]:
@@ -109,16 +117,24 @@ async def refusal(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str, grpc.aio.
 
 def reason(error: grpc.aio.AioRpcError) -> str:
     """The ErrorInfo reason of a refused call."""
-    return info(error).reason
+    return str(info(error).reason)
 
 
-def info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo:
+def info(error: grpc.aio.AioRpcError) -> Any:
     """The ErrorInfo of a refused call; fails when there is none."""
-    status = rpc_status.from_call(error)
+    found = detail(error, error_details_pb2.ErrorInfo())
+    assert found.domain == "holdfast"
+    return found
+
+
+def field(error: grpc.aio.AioRpcError) -> str:
+    """The request field that BadRequest names."""
+    return str(detail(error, error_details_pb2.BadRequest()).field_violations[0].field)
+
+
+def detail(error: grpc.aio.AioRpcError, into: Any) -> Any:
+    """The detail of a refused call of the kind of `into`; fails when there is none."""
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # has what it needs of a Call
     assert status is not None, error.details()
-    for detail in status.details:
-        found = error_details_pb2.ErrorInfo()
-        if detail.Unpack(found):
-            assert found.domain == "holdfast"
-            return found
-    raise AssertionError("no ErrorInfo came with the error")
+    assert any(packed.Unpack(into) for packed in status.details), status
+    return into

@@ -10,8 +10,8 @@ from typing import Any
 
 import grpc.aio
 import pytest
-from holdfast.v1 import session_service_pb2_grpc
 
+from holdfast.v1 import session_service_pb2_grpc
 from holdfast_server.app import Server
 from holdfast_server.config import Settings
 from holdfast_server.sessions.limits import Limits

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 from contextlib import AsyncExitStack
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from holdfast.v1 import session_service_pb2, session_service_pb2_grpc
 
+from holdfast.v1 import session_service_pb2, session_service_pb2_grpc
 from holdfast_server import files, logs
 from holdfast_server.config import Settings
 from holdfast_server.engine.llama_engine import EngineSpec, LlamaEngine
@@ -80,15 +81,8 @@ class Server:
             (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
         await self._set_health(_NOT_SERVING)
-        try:
-            self.port = self._server.add_insecure_port(f"{settings.host}:{settings.port}")
-        except RuntimeError:
-            self.port = 0
-        if self.port == 0:
-            raise StartupError(
-                f"cannot listen on {settings.host}:{settings.port}: the port is in use, or the address is "
-                "not this machine's"
-            )
+        _check_address(settings.host, settings.port)
+        self.port = self._server.add_insecure_port(f"{settings.host}:{settings.port}")
         await self._server.start()
         self._resources.push_async_callback(self._server.stop, 0)
 
@@ -128,6 +122,7 @@ class Server:
         self._gate.phase = Phase.DRAINING
         await self._set_health(_NOT_SERVING)
         await self._gate.idle(grace)
+        await self._server.stop(0)  # ends the streams that are left; their generations journal and stop
         await self._resources.aclose()
 
     async def wait(self, stopped: asyncio.Event) -> bool:
@@ -140,6 +135,19 @@ class Server:
             return True
         await self._set_health(_NOT_SERVING)
         return False
+
+
+def _check_address(host: str, port: int) -> None:
+    """Binds once before gRPC does, which would log its own lines. Raises StartupError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+    except OSError as error:
+        raise StartupError(
+            f"cannot listen on {host}:{port}: the port is in use, or the address is not this machine's"
+        ) from error
 
 
 async def run(settings: Settings) -> int:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from holdfast.v1 import checkpoint_pb2
 
+from holdfast.v1 import checkpoint_pb2
 from tests.calls import (
     RAW,
     append,

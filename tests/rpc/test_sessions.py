@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import grpc
-from holdfast.v1 import chunk_pb2, session_pb2
 
+from holdfast.v1 import chunk_pb2, session_pb2
 from tests.calls import GREEDY, RAW, append, checkpoint, create, generate, image, pb, png, raw, refusal, text
 from tests.conftest import RunningServer, StartServer
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from holdfast.v1 import checkpoint_pb2, chunk_pb2, session_pb2, session_service_pb2, usage_pb2
 
+from holdfast.v1 import checkpoint_pb2, chunk_pb2, session_pb2, session_service_pb2, usage_pb2
 from holdfast_server.engine.api import EngineInfo, Piece, StopCause
 from holdfast_server.errors import HoldfastError, Reason, invalid
 from holdfast_server.sessions.generation import Event

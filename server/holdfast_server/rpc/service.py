@@ -7,8 +7,8 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 import grpc.aio
-from holdfast.v1 import checkpoint_pb2, session_service_pb2, session_service_pb2_grpc
 
+from holdfast.v1 import checkpoint_pb2, session_service_pb2, session_service_pb2_grpc
 from holdfast_server import __version__
 from holdfast_server.errors import invalid
 from holdfast_server.rpc import convert

@@ -1,4 +1,7 @@
-"""SQL of checkpoints. Every function runs inside the caller's transaction."""
+"""SQL of checkpoints: each function is the work of the `Catalog` method it is called by.
+
+Every function runs inside the caller's transaction.
+"""
 
 from __future__ import annotations
 

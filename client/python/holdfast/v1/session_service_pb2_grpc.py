@@ -32,8 +32,9 @@ class SessionServiceStub(object):
     stable reason, named here under "Errors"; branch on the reason, never on the
     text. Any call may also fail with INVALID_ARGUMENT/INVALID_FIELD (with
     BadRequest), UNAVAILABLE/STARTING or DRAINING, UNAVAILABLE/LEASE_LOST (another
-    server took the data directory over), RESOURCE_EXHAUSTED/STORE_FULL and
-    INTERNAL/INTERNAL (with an error id to look for in the server's log).
+    server took the data directory over), RESOURCE_EXHAUSTED/STORE_FULL,
+    DATA_LOSS/JOURNAL_CORRUPT and INTERNAL/INTERNAL (with an error id to look for
+    in the server's log).
     """
 
     def __init__(self, channel):
@@ -111,8 +112,9 @@ class SessionServiceServicer(object):
     stable reason, named here under "Errors"; branch on the reason, never on the
     text. Any call may also fail with INVALID_ARGUMENT/INVALID_FIELD (with
     BadRequest), UNAVAILABLE/STARTING or DRAINING, UNAVAILABLE/LEASE_LOST (another
-    server took the data directory over), RESOURCE_EXHAUSTED/STORE_FULL and
-    INTERNAL/INTERNAL (with an error id to look for in the server's log).
+    server took the data directory over), RESOURCE_EXHAUSTED/STORE_FULL,
+    DATA_LOSS/JOURNAL_CORRUPT and INTERNAL/INTERNAL (with an error id to look for
+    in the server's log).
     """
 
     def CreateSession(self, request, context):
@@ -307,8 +309,9 @@ class SessionService(object):
     stable reason, named here under "Errors"; branch on the reason, never on the
     text. Any call may also fail with INVALID_ARGUMENT/INVALID_FIELD (with
     BadRequest), UNAVAILABLE/STARTING or DRAINING, UNAVAILABLE/LEASE_LOST (another
-    server took the data directory over), RESOURCE_EXHAUSTED/STORE_FULL and
-    INTERNAL/INTERNAL (with an error id to look for in the server's log).
+    server took the data directory over), RESOURCE_EXHAUSTED/STORE_FULL,
+    DATA_LOSS/JOURNAL_CORRUPT and INTERNAL/INTERNAL (with an error id to look for
+    in the server's log).
     """
 
     @staticmethod

@@ -33,8 +33,9 @@ class SessionServiceStub:
     stable reason, named here under "Errors"; branch on the reason, never on the
     text. Any call may also fail with INVALID_ARGUMENT/INVALID_FIELD (with
     BadRequest), UNAVAILABLE/STARTING or DRAINING, UNAVAILABLE/LEASE_LOST (another
-    server took the data directory over), RESOURCE_EXHAUSTED/STORE_FULL and
-    INTERNAL/INTERNAL (with an error id to look for in the server's log).
+    server took the data directory over), RESOURCE_EXHAUSTED/STORE_FULL,
+    DATA_LOSS/JOURNAL_CORRUPT and INTERNAL/INTERNAL (with an error id to look for
+    in the server's log).
     """
 
     @_typing.overload
@@ -113,8 +114,9 @@ class SessionServiceAsyncStub(SessionServiceStub):
     stable reason, named here under "Errors"; branch on the reason, never on the
     text. Any call may also fail with INVALID_ARGUMENT/INVALID_FIELD (with
     BadRequest), UNAVAILABLE/STARTING or DRAINING, UNAVAILABLE/LEASE_LOST (another
-    server took the data directory over), RESOURCE_EXHAUSTED/STORE_FULL and
-    INTERNAL/INTERNAL (with an error id to look for in the server's log).
+    server took the data directory over), RESOURCE_EXHAUSTED/STORE_FULL,
+    DATA_LOSS/JOURNAL_CORRUPT and INTERNAL/INTERNAL (with an error id to look for
+    in the server's log).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -189,8 +191,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     stable reason, named here under "Errors"; branch on the reason, never on the
     text. Any call may also fail with INVALID_ARGUMENT/INVALID_FIELD (with
     BadRequest), UNAVAILABLE/STARTING or DRAINING, UNAVAILABLE/LEASE_LOST (another
-    server took the data directory over), RESOURCE_EXHAUSTED/STORE_FULL and
-    INTERNAL/INTERNAL (with an error id to look for in the server's log).
+    server took the data directory over), RESOURCE_EXHAUSTED/STORE_FULL,
+    DATA_LOSS/JOURNAL_CORRUPT and INTERNAL/INTERNAL (with an error id to look for
+    in the server's log).
     """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from holdfast_server.store.blobs import BlobStore
+from holdfast_server.store.catalog import Catalog
+from holdfast_server.store.file_blobs import FileBlobs
+from holdfast_server.store.sql_catalog import SqlCatalog
+from holdfast_server.store.store import Store
+from tests.store.fakes import MemoryBlobs, MemoryCatalog
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+async def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Catalog]:
+    """Every implementation of the catalog in turn."""
+    opened: Catalog = MemoryCatalog()
+    if request.param == "sqlite":
+        opened = await SqlCatalog.open(tmp_path / "catalog.sqlite3")
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def sql(tmp_path: Path) -> AsyncIterator[SqlCatalog]:
+    opened = await SqlCatalog.open(tmp_path / "catalog.sqlite3")
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture(params=["files", "memory"])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlobStore]:
+    """Every implementation of the blob store in turn."""
+    opened = FileBlobs(tmp_path / "blobs") if request.param == "files" else MemoryBlobs()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = await Store.open(tmp_path / "data")
+    yield opened
+    await opened.close()
