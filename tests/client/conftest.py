@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 import grpc
 import pytest
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from holdfast import AsyncClient, AsyncSession, Client
 from holdfast.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
-from tests.client.fake import FakeService
+from tests.client.fake import FakeHealth, FakeService
 
 _T = TypeVar("_T")
 
@@ -24,7 +24,7 @@ class Fake:
     """A fake server that listens."""
 
     service: FakeService
-    health: health.aio.HealthServicer  # type: ignore[name-defined]
+    health: FakeHealth
     server: grpc.aio.Server
     address: str
     loop: asyncio.AbstractEventLoop
@@ -41,7 +41,7 @@ class Fake:
 async def start() -> Fake:
     """Binds a fake server to a free port."""
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 * 1024 * 1024)])
-    service, servicer = FakeService(), health.aio.HealthServicer()  # type: ignore[attr-defined]
+    service, servicer = FakeService(), FakeHealth()
     add_SessionServiceServicer_to_server(service, server)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")

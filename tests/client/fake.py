@@ -11,6 +11,7 @@ import grpc
 from google.protobuf import duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health
 from grpc_status import rpc_status
 
 from holdfast.v1 import checkpoint_pb2, session_pb2, usage_pb2
@@ -74,6 +75,7 @@ class FakeService(SessionServiceServicer):
         self.omit_finish = False
         self.unwind_after: asyncio.Event | None = None
         """A cancelled Generate keeps its session busy until this is set."""
+        self.hanging = asyncio.Event()
         self.cancelled = asyncio.Event()
 
     async def _called(self, request: Message, context: Context) -> None:
@@ -142,21 +144,29 @@ class FakeService(SessionServiceServicer):
     ) -> AsyncIterator[pb.GenerateResponse]:
         await self._called(request, context)
         session = await self._checked(request, context)
-        for number, piece in enumerate(self.pieces):
-            if number == self.hang_after:
-                await self._hang(session)
-            yield pb.GenerateResponse(delta=pb.Delta(text=piece, token_ids=[number]))
-        yield pb.GenerateResponse()  # an event of a later contract
-        session.revision += 1
-        if not self.omit_finish:
-            yield pb.GenerateResponse(finish=pb.Finish(reason=pb.FINISH_REASON_END_OF_TURN, session=session))
+        finished = False
+        try:
+            for number, piece in enumerate(self.pieces):
+                if number == self.hang_after:
+                    await self._hang(session)
+                yield pb.GenerateResponse(delta=pb.Delta(text=piece, token_ids=[number]))
+            yield pb.GenerateResponse()  # an event of a later contract
+            session.revision += 1
+            if not self.omit_finish:
+                yield pb.GenerateResponse(
+                    finish=pb.Finish(reason=pb.FINISH_REASON_END_OF_TURN, session=session)
+                )
+            finished = True
+        finally:
+            if not finished:
+                self.cancelled.set()
 
     async def _hang(self, session: session_pb2.Session) -> None:
         session.state = session_pb2.SESSION_STATE_GENERATING
+        self.hanging.set()
         try:
             await asyncio.Event().wait()
         finally:
-            self.cancelled.set()
             if self.unwind_after:
                 await self.unwind_after.wait()
             session.state = session_pb2.SESSION_STATE_IDLE
@@ -233,3 +243,15 @@ def _page(names: list[str], request: Any) -> tuple[list[str], str]:
     start = int(request.page_token or 0)
     end = start + (request.page_size or 100)
     return names[start:end], str(end) if end < len(names) else ""
+
+
+class FakeHealth(health.aio.HealthServicer):  # type: ignore[name-defined,misc]
+    """The real health service; it also tells that somebody watches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watched = asyncio.Event()
+
+    async def Watch(self, request: Any, context: Context) -> None:  # noqa: N802
+        self.watched.set()
+        await super().Watch(request, context)

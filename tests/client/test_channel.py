@@ -57,8 +57,7 @@ async def test_a_call_cancelled_by_closing_is_an_error_and_no_cancellation(
 ) -> None:
     fake.service.hang_after = 0
     task = asyncio.create_task(session.complete())
-    while len(fake.service.requests) < 2:
-        await asyncio.sleep(0)
+    await fake.service.hanging.wait()
     await client.close()
     with pytest.raises(HoldfastError) as failed:
         await task

@@ -111,6 +111,7 @@ async def test_the_call_after_a_cancelled_generation_waits_for_its_end(
     fake.service.hang_after = 1
     fake.service.unwind_after = asyncio.Event()
     async for _ in session.generate():
+        await fake.service.hanging.wait()
         break
     fake.service.hang_after = -1
     arguments = {"append": ["x"], "rollback": ["c"]}.get(next_call, [])

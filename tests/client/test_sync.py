@@ -129,10 +129,17 @@ def test_an_interrupt_cancels_the_call(fake_elsewhere: Fake, sync_client: Client
     """As Ctrl-C does: the signal arrives while the main thread waits for the second piece."""
     fake_elsewhere.service.hang_after = 1
     session = sync_client.create_session()
+    main = threading.get_ident()
+
+    def interrupt() -> None:
+        fake_elsewhere.run(fake_elsewhere.service.hanging.wait())
+        signal.pthread_kill(main, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
     with pytest.raises(KeyboardInterrupt):
-        for _ in session.generate():
-            interrupt = threading.Timer(0.2, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
-            interrupt.start()
+        session.complete()
+    thread.join()
     assert cancelled(fake_elsewhere)
     session.append("it can be used again")
 

@@ -154,6 +154,10 @@ class EngineRefused(Exception):
     """The engine did not take a state; the slot is empty and the caller may prefill instead."""
 
 
+class SlotClosed(Exception):
+    """The slot was given up, to another session or because its session is gone, while someone waited."""
+
+
 Sink = Callable[[Piece | Ended | BaseException], None]
 """Takes a generation's events, in order, on the event loop; the last is Ended or an exception."""
 
@@ -164,6 +168,7 @@ class Engine(ABC):
     Every method is called on the event loop and none blocks it. Errors of the
     engine itself (a failed decode) surface as RuntimeError from `settle`, `read`
     and `generate`, and cost only the slot: the caller closes it and rebuilds.
+    Once the engine has stopped or died, every wait ends with RuntimeError.
     """
 
     info: EngineInfo
@@ -194,7 +199,7 @@ class Engine(ABC):
 
     @abstractmethod
     async def settle(self, key: str) -> None:
-        """Waits until everything fed is in the cache."""
+        """Waits until everything fed is in the cache. Raises SlotClosed when the slot is given up."""
 
     @abstractmethod
     async def take_work(self, key: str) -> Work:

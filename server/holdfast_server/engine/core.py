@@ -22,6 +22,7 @@ from holdfast_server.engine.api import (
     KvPage,
     KvState,
     Sink,
+    SlotClosed,
     Span,
     StopCause,
     TokenSpan,
@@ -69,7 +70,8 @@ class Core:
         if slot is None:
             return
         self._end(slot, StopCause.CANCELLED)
-        self._wake(slot, RuntimeError("the slot was closed"))
+        self._wake(slot, SlotClosed())
+        slot.drop_pending()
         self._context.remove(slot.sequence)
         self._free.append(slot.sequence)
 
@@ -102,7 +104,7 @@ class Core:
         self._end(slot, StopCause.CANCELLED)
         self._context.remove(slot.sequence, position)
         slot.cells, slot.position, slot.logits = cells, position, None
-        slot.pending.clear()
+        slot.drop_pending()
         if held is not None:
             slot.hold(held)
 
@@ -254,13 +256,13 @@ class Core:
             if not future.cancelled():
                 self._post(lambda: self._encoded(slot, picture, future))
 
-        self._encoder.submit(picture.span, media, done)
+        picture.job = self._encoder.submit(picture.span, media, done)
 
     def _encoded(self, slot: Slot, picture: PendingPicture, future: Future[Encoded]) -> None:
         error = future.exception()
         if error is not None:
             if picture in slot.pending:
-                self._fail(slot, error)
+                self._fail(slot, RuntimeError(f"a picture could not be encoded: {error}"))
             return
         picture.embeddings, seconds = future.result()
         slot.work.encode_seconds += seconds
@@ -300,10 +302,15 @@ class Core:
             for event in generation.end(cause):
                 self._emit(generation.sink, event)
 
+    def abort(self, error: BaseException) -> None:
+        """The engine cannot go on: everyone who waits is told."""
+        for slot in self._slots.values():
+            self._fail(slot, error)
+
     def _fail(self, slot: Slot, error: BaseException) -> None:
         """The slot's cells cannot be trusted any more; its owner has to close it."""
         slot.error = error
-        slot.pending.clear()
+        slot.drop_pending()
         generation, slot.generation = slot.generation, None
         if generation is not None:
             generation.end(StopCause.CANCELLED)

@@ -66,6 +66,7 @@ class LlamaEngine(Engine):
         self._outbox: list[tuple[Callable[[Any], None], Any]] = []
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="holdfast-tokenizer")
         self._failure: BaseException | None = None
+        self._waiting: set[asyncio.Future[Any]] = set()
         self._model = Model(spec.model, gpu_layers=spec.gpu_layers)
         if self._model.memory_kind != "plain":
             raise StartupError(
@@ -130,8 +131,10 @@ class LlamaEngine(Engine):
         except BaseException as error:
             _logger.exception("the engine thread failed")
             self._failure = error
+            self._core.abort(RuntimeError("the engine failed"))
         finally:
             self._deliver()
+            self._loop.call_soon_threadsafe(self._release_waiting)
 
     def _take_commands(self, *, wait: bool) -> bool:
         """Runs what is queued; with `wait`, sleeps until there is something. False to stop."""
@@ -153,7 +156,7 @@ class LlamaEngine(Engine):
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
         """Runs `work` between two steps; a cancelled caller does not stop it."""
-        future: asyncio.Future[T] = self._loop.create_future()
+        future: asyncio.Future[T] = self._future()
 
         def command() -> None:
             try:
@@ -165,6 +168,18 @@ class LlamaEngine(Engine):
         self._check_alive()
         self._commands.put(command)
         return await future
+
+    def _future(self) -> asyncio.Future[Any]:
+        """A future that ends with the engine at the latest. Event loop."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._waiting.add(future)
+        future.add_done_callback(self._waiting.discard)
+        return future
+
+    def _release_waiting(self) -> None:
+        """The thread is gone: nobody will answer what still waits. Event loop."""
+        for future in list(self._waiting):
+            future.set_exception(RuntimeError("the engine has stopped"))
 
     def _check_alive(self) -> None:
         if self._failure is not None or not self._thread.is_alive():
@@ -217,7 +232,7 @@ class LlamaEngine(Engine):
         await self._on_thread(lambda: self._core.feed(key, feeds))
 
     async def settle(self, key: str) -> None:
-        future: asyncio.Future[None] = self._loop.create_future()
+        future: asyncio.Future[None] = self._future()
         await self._on_thread(lambda: self._core.settle(key, _resolve(future)))
         await future
 

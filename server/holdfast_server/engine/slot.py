@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from holdfast_server.engine.api import Ended, GenerationSpec, MediaSpan, Piece, Sink, StopCause, Tokens, Work
+from holdfast_server.engine.encoder import Encoded
 from holdfast_server.engine.text import TextStream
 from holdfast_server.llama.model import Model
 from holdfast_server.llama.sampler import Sampler
@@ -31,6 +33,7 @@ class PendingPicture:
 
     span: MediaSpan
     embeddings: NDArray[np.float32] | None = None
+    job: Future[Encoded] | None = None
 
 
 class Generation:
@@ -120,6 +123,13 @@ class Slot:
         else:
             self.pending.popleft()
         return taken
+
+    def drop_pending(self) -> None:
+        """Forgets what waits; pictures that are not being encoded yet never will be."""
+        for item in self.pending:
+            if isinstance(item, PendingPicture) and item.job is not None:
+                item.job.cancel()
+        self.pending.clear()
 
     def hold(self, token: int) -> None:
         """Queues one token, which is then the one held back."""

@@ -130,6 +130,8 @@ class _Run:
     def abandon(self, task: asyncio.Task[object]) -> None:
         """The client is gone: stop, but journal what it was sent."""
         self._abandoned = True
+        if self._ended.done():
+            return  # a later generation may have the slot already
         if self._generating:
             self._sessions.spawn(self._engine.cancel(self._generating))
         else:
@@ -214,7 +216,8 @@ class _Run:
     def _on_event(self, event: Piece | Ended | BaseException) -> None:
         """The engine's sink."""
         if isinstance(event, Piece):
-            if not self.outbox.put_piece(event):
+            was_full = self.outbox.full
+            if not self.outbox.put_piece(event) and not was_full:
                 self._sessions.spawn(self._engine.cancel(self._generating))
         elif not self._ended.done():
             if isinstance(event, Ended):

@@ -31,6 +31,7 @@ class LiveSession:
         self.pages: tuple[ManifestPage, ...] = ()
         """Stored pages that hold the first cells of the resident state."""
         self.generating = False
+        self.deleted = False
         self._lock = asyncio.Lock()
         self.loading = asyncio.Lock()
         self._set_journal([journal.decode(entry.payload) for entry in entries])
@@ -75,11 +76,12 @@ class LiveSession:
     async def writing(self) -> AsyncIterator[None]:
         """Keeps other writers out; short writers wait for each other.
 
-        Raises SESSION_BUSY while a generation runs.
+        Raises SESSION_BUSY while a generation runs, SESSION_NOT_FOUND once it is deleted.
         """
         self._check_idle()
         async with self._lock:
             self._check_idle()
+            self._check_there()
             yield
 
     @asynccontextmanager
@@ -89,9 +91,15 @@ class LiveSession:
         self.generating = True
         try:
             async with self._lock:
+                self._check_there()
                 yield
         finally:
             self.generating = False
+
+    def _check_there(self) -> None:
+        """A session of the same name that was made since is another one."""
+        if self.deleted:
+            raise HoldfastError(Reason.SESSION_NOT_FOUND, "the session was deleted meanwhile")
 
     def _check_idle(self) -> None:
         if self.generating:

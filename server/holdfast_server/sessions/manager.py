@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from holdfast_server.engine import spans as cells_of
-from holdfast_server.engine.api import Engine, Feed
+from holdfast_server.engine.api import Engine, Feed, SlotClosed
 from holdfast_server.errors import HoldfastError, Reason
 from holdfast_server.sessions import journal
 from holdfast_server.sessions.composer import Composed, Composer, pictures_of
@@ -112,14 +112,17 @@ class Sessions:
     async def delete(self, owner: str, session_id: str) -> None:
         """Deletes a session, whether or not it was there."""
         check_id("session_id", session_id)
-        live = self.registry.peek(owner, session_id)
-        if live is None:
-            await self.store.catalog.delete_session(owner, session_id)
-        else:
-            async with live.writing():
+        try:
+            async with self.registry.use(owner, session_id) as live, live.writing():
                 await self.store.catalog.delete_session(owner, session_id)
+                live.deleted = True
                 self.registry.forget(live)
                 await self.residency.drop(live)
+        except HoldfastError as error:
+            if error.reason is Reason.SESSION_BUSY:
+                raise
+            # Not there, or not readable here and so never in memory: only the name is left to delete.
+            await self.store.catalog.delete_session(owner, session_id)
         self.spawn(self.store.collect())
 
     async def append(
@@ -184,6 +187,8 @@ class Sessions:
             async with self.residency.hold(live, live.tokens):
                 pass
             await self.engine.settle(live.key)
+        except SlotClosed:
+            pass  # another session needed the slot; the next Generate loads this one again
         except (HoldfastError, RuntimeError) as error:
             # The next call that needs the state meets the same trouble and tells its client.
             _logger.warning("background prefill ended early: %s", error)

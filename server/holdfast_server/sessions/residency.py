@@ -83,15 +83,19 @@ class Residency:
                 if not live.resident:
                     await self._load(live, checkpoint, loaded)
             except BaseException:
-                resident.pins -= 1
+                self._release(resident)
                 await self.drop(live)
                 raise
         try:
             yield loaded
         finally:
-            resident.pins -= 1
-            resident.cells = live.tokens
-            self._released.set()
+            self._release(resident)
+
+    def _release(self, resident: _Resident) -> None:
+        resident.pins -= 1
+        if not resident.pins:
+            resident.cells = resident.live.tokens
+        self._released.set()
 
     def fits(self, live: LiveSession, cells: int) -> bool:
         """Whether `live` could hold `cells` cells now without anyone being evicted."""
@@ -120,10 +124,13 @@ class Residency:
         """Takes a settled slot back to what the journal says, dropping what was computed beyond it."""
         kept = cells_of.decoded(live.spans)
         held = cells_of.held_token(live.spans)
-        if held is None:
-            await self.drop(live)  # the last picture's logits are gone
-            return
-        await self.engine.rewind(live.key, cells_of.count_cells(kept), cells_of.count_positions(kept), held)
+        try:
+            if held is None:
+                raise RuntimeError("the last picture's logits are gone")
+            cells, position = cells_of.count_cells(kept), cells_of.count_positions(kept)
+            await self.engine.rewind(live.key, cells, position, held)
+        except RuntimeError:
+            await self.drop(live)
 
     # Admission
 
@@ -146,8 +153,8 @@ class Residency:
                         resident.pins -= 1
                 resident = self._residents.pop(live.key, None) or _Resident(live)
                 self._residents[live.key] = resident  # last in the order of use
+                resident.cells = max(resident.cells, cells) if resident.pins else cells
                 resident.pins += 1
-                resident.cells = cells
                 return resident
         finally:
             self._waiting -= 1
