@@ -111,6 +111,19 @@ class FakeService(SessionServiceServicer):
         self.sessions[name] = session
         return pb.CreateSessionResponse(session=session)
 
+    async def ForkSession(  # noqa: N802
+        self, request: pb.ForkSessionRequest, context: Context
+    ) -> pb.ForkSessionResponse:
+        await self._called(request, context)
+        branch = session_pb2.Session()
+        branch.CopyFrom(await self._session(request.session_id, context))
+        branch.session_id = request.new_session_id or f"s-{len(self.sessions)}"
+        branch.sampling.MergeFrom(request.sampling)
+        if request.HasField("revision"):
+            branch.revision = request.revision
+        self.sessions[branch.session_id] = branch
+        return pb.ForkSessionResponse(session=branch)
+
     async def GetSession(  # noqa: N802
         self, request: pb.GetSessionRequest, context: Context
     ) -> pb.GetSessionResponse:

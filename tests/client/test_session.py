@@ -146,6 +146,19 @@ async def test_rollback_returns_to_the_revision_of_the_checkpoint(fake: Fake, se
     await session.append("c")
 
 
+async def test_fork_sends_what_it_is_given(fake: Fake, session: AsyncSession) -> None:
+    await session.append("a")
+    branch = await session.fork("other", revision=1, labels={"a": "b"}, seed=7)
+    request = fake.service.requests[-1]
+    assert (request.session_id, request.new_session_id, request.revision) == ("alice", "other", 1)
+    assert (dict(request.labels), request.sampling.seed) == ({"a": "b"}, 7)
+    assert (branch.id, branch.info.sampling.seed) == ("other", 7)
+    await branch.append("b")
+    assert (branch.revision, session.revision) == (2, 1)
+    await session.fork()
+    assert not fake.service.requests[-1].HasField("revision")
+
+
 async def test_checkpoint_sends_what_it_is_given(fake: Fake, session: AsyncSession) -> None:
     await session.checkpoint("low-tide", labels={"a": "b"})
     assert fake.service.requests[-1] == pb.CheckpointRequest(

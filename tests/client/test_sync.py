@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -125,6 +126,15 @@ def test_leaving_the_with_block_cancels_the_call(fake_elsewhere: Fake, sync_clie
     assert cancelled(fake_elsewhere)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A process that a shell started in the background ignores SIGINT, and Python then does too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_cancels_the_call(fake_elsewhere: Fake, sync_client: Client) -> None:
     """As Ctrl-C does: the signal arrives while the main thread waits for the second piece."""
     fake_elsewhere.service.hang_after = 1

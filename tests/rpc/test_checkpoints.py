@@ -273,3 +273,14 @@ async def test_checkpoints_are_listed_in_pages(server: RunningServer) -> None:
     assert rest.next_page_token == ""
     read = await server.stub.GetCheckpoint(pb.GetCheckpointRequest(checkpoint_id="c3"))
     assert dict(read.checkpoint.labels) == {"n": "3"}
+
+
+async def test_pages_of_a_deleted_checkpoint_are_written_again(server: RunningServer) -> None:
+    await fill(server.stub)
+    first = await checkpoint(server.stub)
+    await server.stub.DeleteCheckpoint(pb.DeleteCheckpointRequest(checkpoint_id="c"))
+    await server.server.sessions.store.collect()
+    second = await checkpoint(server.stub, checkpoint_id="c2")
+    assert second.usage.pages_written == first.usage.pages_written
+    reply = await restore(server.stub, checkpoint_id="c2")
+    assert (reply.mode, reply.usage.prefilled_tokens) == (RESTORED, 0)

@@ -167,10 +167,43 @@ async def test_more_sessions_than_slots_take_turns(start_server: StartServer) ->
     first: dict[str, list[int]] = {}
     for name in ("a", "b", "c", "d"):
         await create(server.stub, name, chat_format=RAW)
-        await append(server.stub, raw(f"session {name}: "), session_id=name)
+        await append(server.stub, raw(f"{name}: a session of its own"), session_id=name)
         first[name] = (await generate(server.stub, name))[1]
     for name in ("a", "b", "c", "d"):
         _, _, finish = await generate(server.stub, name, GREEDY)
         # It was evicted and no checkpoint was taken, so it says what it had to compute again.
         assert finish.usage.prefilled_tokens == finish.usage.prompt_tokens - 1
         assert finish.usage.cached_tokens == 0
+
+
+async def test_a_session_that_begins_like_another_shares_its_cells(server: RunningServer) -> None:
+    await create(server.stub, "a", chat_format=RAW)
+    await append(server.stub, raw("the same long beginning, " * 20), raw(png()), raw("and a question"))
+    await generate(server.stub, "a")
+    await create(server.stub, "b", chat_format=RAW)
+    again = (raw("the same long beginning, " * 20), raw(png()), raw("and another"))
+    await append(server.stub, *again, session_id="b")
+    _, tokens, finish = await generate(server.stub, "b")
+    usage = finish.usage
+    # All was there, picture included, but for what differs: "nother".
+    assert usage.prefilled_tokens == len("nother") - 1
+    assert (usage.media_encoded, usage.media_reused, usage.restored_tokens) == (0, 1, 0)
+    await create(server.stub, "alone", chat_format=RAW)
+    await append(server.stub, raw("x"), session_id="alone")
+    await server.stub.DeleteSession(pb.DeleteSessionRequest(session_id="a"))
+    # The cells outlive the session they were computed for.
+    assert len((await generate(server.stub, "b"))[1]) == len(tokens)
+
+
+async def test_a_session_that_begins_like_a_stored_one_is_not_computed_again(server: RunningServer) -> None:
+    beginning = "the same long beginning, " * 30
+    await create(server.stub, "a", chat_format=RAW)
+    await append(server.stub, raw(beginning))
+    await checkpoint(server.stub)
+    await server.stub.DeleteSession(pb.DeleteSessionRequest(session_id="a"))
+    await create(server.stub, "b", chat_format=RAW)
+    await append(server.stub, raw(beginning + "and then?"), session_id="b")
+    _, _, finish = await generate(server.stub, "b")
+    # Two whole pages of 256 cells; the third ended elsewhere.
+    assert finish.usage.restored_tokens >= 512
+    assert finish.usage.prefilled_tokens == finish.usage.prompt_tokens - finish.usage.restored_tokens - 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from holdfast_server.errors import HoldfastError, Reason
@@ -13,6 +13,7 @@ from holdfast_server.store.catalog import (
     CheckpointRecord,
     Entry,
     FileStamp,
+    PrefixMatch,
     SessionRecord,
     Unreferenced,
 )
@@ -57,6 +58,7 @@ class MemoryCatalog(Catalog):
         self._entries: dict[int, tuple[str, Entry, tuple[str, ...]]] = {}
         self._sessions: dict[tuple[str, str], SessionRecord] = {}
         self._checkpoints: dict[tuple[str, str], tuple[CheckpointRecord, bytes, tuple[str, ...]]] = {}
+        self._prefixes: dict[int, tuple[str, ...]] = {}
         self._files: dict[str, tuple[FileStamp, str]] = {}
         self._loose: list[str] = []
         self._numbers = 0
@@ -109,11 +111,8 @@ class MemoryCatalog(Catalog):
         if expected_revision not in (None, record.revision):
             current = {"current_revision": str(record.revision)}
             raise HoldfastError(Reason.STALE_REVISION, "stale", metadata=current)
-        above = b"" if record.head is None else self._entries[record.head][1].chain
-        chain = keyed_bytes(await self.owner_key(owner), above, payload)
-        entry = Entry(self._number(), record.head, record.revision + 1, payload, chain)
-        self._entries[entry.entry_id] = (owner, entry, tuple(media))
-        return self._move(record, entry.entry_id, token_count, position, updated)
+        head = await self._add(owner, record.head, payload, media)
+        return self._move(record, head, token_count, position, updated)
 
     async def journal(self, owner: str, head: int | None) -> list[Entry]:
         if head is not None and (head not in self._entries or self._entries[head][0] != owner):
@@ -133,8 +132,34 @@ class MemoryCatalog(Catalog):
         record = await self.get_session(owner, session_id)
         return self._move(record, head, token_count, position, updated)
 
+    async def update_session(
+        self,
+        owner: str,
+        session_id: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        ttl: int | None = None,
+        now: int,
+    ) -> SessionRecord:
+        record = await self.get_session(owner, session_id)
+        if labels is not None:
+            record = replace(record, labels=labels)
+        if ttl is not None:
+            record = replace(record, ttl=ttl or None, expires=now + ttl if ttl else None)
+        self._sessions[owner, session_id] = record
+        return record
+
+    async def expired_sessions(self, now: int, *, limit: int = 100) -> list[SessionRecord]:
+        found = [(r.expires, r) for r in self._sessions.values() if r.expires and r.expires <= now]
+        return [record for _, record in sorted(found, key=lambda pair: pair[0])][:limit]
+
     async def create_checkpoint(
-        self, record: CheckpointRecord, *, manifest: bytes, pages: Sequence[str]
+        self,
+        record: CheckpointRecord,
+        *,
+        manifest: bytes,
+        pages: Sequence[str],
+        prefixes: Sequence[str] = (),
     ) -> CheckpointRecord:
         key = (record.owner, record.checkpoint_id)
         if key in self._checkpoints:
@@ -142,7 +167,23 @@ class MemoryCatalog(Catalog):
         revision = self._revision(record.owner, record.head, Reason.SESSION_NOT_FOUND)
         record = replace(record, revision=revision, row=self._number())
         self._checkpoints[key] = (record, manifest, tuple(pages))
+        self._prefixes[record.row] = tuple(prefixes)
         return record
+
+    async def import_checkpoint(
+        self,
+        record: CheckpointRecord,
+        *,
+        journal: Sequence[tuple[bytes, Sequence[str]]],
+        manifest: bytes,
+        pages: Sequence[str],
+    ) -> CheckpointRecord:
+        if (record.owner, record.checkpoint_id) in self._checkpoints:
+            raise HoldfastError(Reason.CHECKPOINT_EXISTS, "exists")
+        head = None
+        for payload, media in journal:
+            head = await self._add(record.owner, head, payload, media)
+        return await self.create_checkpoint(replace(record, head=head), manifest=manifest, pages=pages)
 
     async def get_checkpoint(self, owner: str, checkpoint_id: str) -> CheckpointRecord:
         if (owner, checkpoint_id) not in self._checkpoints:
@@ -166,13 +207,50 @@ class MemoryCatalog(Catalog):
         self._loose += found[2] if found else ()
         return found is not None
 
-    async def latest_checkpoint(
-        self, owner: str, head: int | None, *, compatibility_key: str | None = None
-    ) -> CheckpointRecord | None:
-        path = {entry.entry_id for entry in self._path(head)}
-        mine = [r for r, _, _ in self._checkpoints.values() if r.owner == owner and r.head in path]
-        found = [r for r in mine if compatibility_key in (None, r.compatibility_key)]
-        return max(found, key=lambda record: (record.revision, record.row), default=None)
+    async def update_checkpoint(
+        self,
+        owner: str,
+        checkpoint_id: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        ttl: int | None = None,
+        pinned: bool | None = None,
+    ) -> CheckpointRecord:
+        record = await self.get_checkpoint(owner, checkpoint_id)
+        if labels is not None:
+            record = replace(record, labels=labels)
+        if ttl is not None:
+            record = replace(record, expires=record.created + ttl if ttl else None)
+        if pinned is not None:
+            record = replace(record, pinned=pinned)
+        self._checkpoints[owner, checkpoint_id] = (record, *self._checkpoints[owner, checkpoint_id][1:])
+        return record
+
+    async def drop_expired(self, now: int, *, limit: int = 100) -> int:
+        return await self._drop(lambda record: bool(record.expires and record.expires <= now), limit)
+
+    async def drop_automatic(self, *, limit: int = 16) -> int:
+        return await self._drop(lambda record: record.automatic, limit)
+
+    async def _drop(self, chosen: Callable[[CheckpointRecord], bool], limit: int) -> int:
+        records = sorted((r for r, _, _ in self._checkpoints.values()), key=lambda record: record.row)
+        dropped = [r for r in records if chosen(r) and not r.pinned][:limit]
+        for record in dropped:
+            await self.delete_checkpoint(record.owner, record.checkpoint_id)
+        return len(dropped)
+
+    async def find_prefix(
+        self, owner: str, prefixes: Sequence[str], *, compatibility_key: str
+    ) -> PrefixMatch | None:
+        mine = [r for r, _, _ in self._checkpoints.values() if r.owner == owner]
+        found = [
+            PrefixMatch(record, prefixes.index(prefix), pages)
+            for record in mine
+            if record.compatibility_key == compatibility_key
+            for pages, prefix in enumerate(self._prefixes[record.row], start=1)
+            if prefix in prefixes
+        ]
+        return max(found, key=lambda match: (match.index, match.checkpoint.row), default=None)
 
     async def file_digest(self, stamp: FileStamp) -> str | None:
         known, digest = self._files.get(stamp.path, (None, ""))
@@ -200,6 +278,13 @@ class MemoryCatalog(Catalog):
     async def close(self) -> None:
         pass
 
+    async def _add(self, owner: str, parent: int | None, payload: bytes, media: Sequence[str]) -> int:
+        above = None if parent is None else self._entries[parent][1]
+        chain = keyed_bytes(await self.owner_key(owner), above.chain if above else b"", payload)
+        entry = Entry(self._number(), parent, above.revision + 1 if above else 1, payload, chain)
+        self._entries[entry.entry_id] = (owner, entry, tuple(media))
+        return entry.entry_id
+
     def _number(self) -> int:
         self._numbers += 1
         return self._numbers
@@ -223,5 +308,6 @@ class MemoryCatalog(Catalog):
         revision = self._revision(record.owner, head, Reason.CHECKPOINT_NOT_FOUND)
         moved = replace(record, head=head, revision=revision, updated=updated)
         moved = replace(moved, token_count=token_count, position=position)
+        moved = replace(moved, expires=updated + record.ttl if record.ttl else None)
         self._sessions[record.owner, record.session_id] = moved
         return moved

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from holdfast_server.errors import Reason
-from holdfast_server.store.catalog import Catalog
+from holdfast_server.store.catalog import Catalog, PrefixMatch
 from holdfast_server.store.damage import JournalCorrupt
 from tests.store.helpers import append, checkpoint, digest, drained, grown, refused, session
 
@@ -27,6 +27,34 @@ async def test_checkpoint_id_is_taken_once_per_owner(catalog: Catalog) -> None:
     with refused(Reason.CHECKPOINT_EXISTS):
         await catalog.create_checkpoint(checkpoint(), manifest=b"", pages=[])
     await catalog.create_checkpoint(checkpoint(owner="bob"), manifest=b"", pages=[])
+
+
+async def test_an_imported_checkpoint_brings_its_journal(catalog: Catalog) -> None:
+    journal = [(b"one", [digest(1)]), (b"two", []), (b"three", [digest(1), digest(2)])]
+    given = checkpoint(head=99)
+    made = await catalog.import_checkpoint(given, journal=journal, manifest=b"m", pages=[digest(3)])
+    assert made == replace(given, head=made.head, revision=3, row=made.row)
+    entries = await catalog.journal("ann", made.head)
+    assert [entry.payload for entry in entries] == [b"one", b"two", b"three"]
+    assert await catalog.manifest(await catalog.get_checkpoint("ann", "c")) == b"m"
+    assert await drained(catalog) == []
+    await catalog.create_session(session(head=made.head))
+    assert (await append(catalog, b"four")).revision == 4
+    await catalog.delete_session("ann", "s")
+    await catalog.delete_checkpoint("ann", "c")
+    assert sorted(await drained(catalog)) == [digest(1), digest(2), digest(3)]
+
+
+async def test_an_import_under_a_taken_id_leaves_nothing(catalog: Catalog) -> None:
+    taken = await catalog.create_checkpoint(checkpoint(), manifest=b"", pages=[])
+    with refused(Reason.CHECKPOINT_EXISTS):
+        await catalog.import_checkpoint(
+            checkpoint(), journal=[(b"one", [digest(1)])], manifest=b"", pages=[digest(2)]
+        )
+    assert await catalog.get_checkpoint("ann", "c") == taken
+    assert await catalog.referenced([digest(1), digest(2)]) == set()
+    empty = await catalog.import_checkpoint(checkpoint("empty"), journal=[], manifest=b"", pages=[])
+    assert (empty.head, empty.revision) == (None, 0)
 
 
 async def test_absent_checkpoint_is_not_found(catalog: Catalog) -> None:
@@ -55,32 +83,32 @@ async def test_lists_page_by_id_and_filter_by_session(catalog: Catalog) -> None:
     assert [record.checkpoint_id for record in page] == ["c"]
 
 
-async def test_latest_checkpoint_is_the_deepest_on_the_path(catalog: Catalog) -> None:
-    heads = await grown(catalog, b"one", b"two", b"three")
-    await catalog.create_session(session("fork", head=heads[0]))
-    fork = await append(catalog, b"other", session_id="fork")
-    for name, head, key in (("root", heads[0], "k1"), ("mid", heads[1], "k2"), ("off", fork.head, "k1")):
-        await catalog.create_checkpoint(checkpoint(name, head, key=key), manifest=b"", pages=[])
+async def test_the_longest_stored_prefix_is_found(catalog: Catalog) -> None:
+    first, second, third = digest(1), digest(2), digest(3)
+    short = await catalog.create_checkpoint(
+        checkpoint("short", key="k1"), manifest=b"", pages=[digest(7)], prefixes=[first]
+    )
+    long = await catalog.create_checkpoint(
+        checkpoint("long", key="k2"),
+        manifest=b"",
+        pages=[digest(7), digest(8), digest(9)],
+        prefixes=[first, second],
+    )
 
-    async def latest(head: int | None, key: str | None = None) -> str | None:
-        found = await catalog.latest_checkpoint("ann", head, compatibility_key=key)
-        return None if found is None else found.checkpoint_id
+    async def find(*prefixes: str, owner: str = "ann", key: str = "k2") -> PrefixMatch | None:
+        return await catalog.find_prefix(owner, prefixes, compatibility_key=key)
 
-    assert await latest(heads[2]) == "mid"
-    assert await latest(heads[2], "k1") == "root"
-    assert await latest(heads[2], "k3") is None
-    assert await latest(heads[0]) == "root"
-    assert await latest(fork.head) == "off"
-    assert await latest(None) is None
-
-
-async def test_latest_of_several_at_one_revision_is_the_newest(catalog: Catalog) -> None:
-    heads = await grown(catalog, b"one")
-    for name in ("b", "a"):
-        await catalog.create_checkpoint(checkpoint(name, heads[0]), manifest=b"", pages=[])
-    found = await catalog.latest_checkpoint("ann", heads[0])
-    assert found is not None
-    assert found.checkpoint_id == "a"
+    assert await find(first, second, third) == PrefixMatch(long, 1, 2)
+    assert await find(first, third) == PrefixMatch(long, 0, 1)
+    assert await find(first, second, key="k1") == PrefixMatch(short, 0, 1)
+    assert await find(third) is None
+    assert await find() is None
+    assert await find(first, owner="bob") is None
+    assert await find(first, key="k3") is None
+    many = [digest(number) for number in range(100, 1200)]
+    assert await find(first, *many) == PrefixMatch(long, 0, 1)
+    await catalog.delete_checkpoint("ann", "long")
+    assert await find(first, second) is None
 
 
 async def test_nothing_in_use_is_unreferenced(catalog: Catalog) -> None:

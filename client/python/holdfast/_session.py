@@ -133,6 +133,30 @@ class AsyncSession:
         response = await call(self._channel.stub.Checkpoint, request, timeout)
         return _convert.checkpoint_info(response.checkpoint, response.usage)
 
+    async def fork(
+        self,
+        session_id: str = "",
+        *,
+        revision: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> AsyncSession:
+        """A branch of the session, as it is or as it was at `revision`; copies nothing.
+
+        Empty id: the server chooses. `sampling` overrides the session's
+        defaults: a `seed` of its own makes a branch sample differently. Raises
+        HoldfastError.
+        """
+        request = pb.ForkSessionRequest(
+            session_id=self.id,
+            new_session_id=session_id,
+            revision=revision,
+            sampling=_convert.sampling_to_pb(sampling),
+            labels=labels,
+        )
+        response = await call(self._channel.stub.ForkSession, request, self._timeout)
+        return AsyncSession(self._channel, _convert.session_info(response.session), self._timeout)
+
     async def rollback(
         self, checkpoint: CheckpointInfo | str, *, timeout: float | None = None
     ) -> RestoreResult[AsyncSession]:

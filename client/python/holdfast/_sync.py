@@ -146,6 +146,23 @@ class Session:
         """
         return Generation(self._bridge, self._async.generate(timeout=timeout, **sampling))
 
+    def fork(
+        self,
+        session_id: str = "",
+        *,
+        revision: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Session:
+        """A branch of the session, as it is or as it was at `revision`; copies nothing.
+
+        Empty id: the server chooses. `sampling` overrides the session's
+        defaults: a `seed` of its own makes a branch sample differently. Raises
+        HoldfastError.
+        """
+        branch = self._async.fork(session_id, revision=revision, labels=labels, **sampling)
+        return Session(self._bridge, self._bridge.run(branch))
+
     def rollback(
         self, checkpoint: CheckpointInfo | str, *, timeout: float | None = None
     ) -> RestoreResult[Session]:

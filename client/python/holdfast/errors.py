@@ -155,6 +155,7 @@ _BY_REASON: dict[str, type[HoldfastError]] = {
     "NO_CHAT_TEMPLATE": PreconditionError,
     "TEMPLATE_FAILED": PreconditionError,
     "NOT_OWN_CHECKPOINT": PreconditionError,
+    "IMPORT_REFUSED": InvalidArgumentError,
     "STALE_REVISION": StaleRevisionError,
     "SESSION_BUSY": SessionBusyError,
     "SESSION_LIMIT": ExhaustedError,

@@ -194,6 +194,13 @@ class Engine(ABC):
         """Frees the slot and its cells, whatever it is doing. Closing what is not open does nothing."""
 
     @abstractmethod
+    async def share(self, source: str, key: str, cells: int) -> int:
+        """Gives a fresh slot the first cells of another slot, copying nothing.
+
+        Returns how many, which is fewer when the source has not computed them all.
+        """
+
+    @abstractmethod
     async def feed(self, key: str, feeds: Sequence[Feed]) -> None:
         """Queues spans for prefill and returns at once. The last text token stays undecoded."""
 
@@ -223,9 +230,19 @@ class Engine(ABC):
 
     @abstractmethod
     async def load(self, key: str, spans: Sequence[Span], state: KvState) -> float:
-        """Fills a fresh slot with pages that hold all cells of `spans`; returns the seconds it took.
+        """Fills a fresh slot with pages that hold exactly the cells of `spans`; the seconds it took.
 
-        Raises EngineRefused when any byte is not what `spans` says it should be.
+        Raises EngineRefused, and leaves the slot empty, when a page is not what `spans` says.
+        """
+
+    @abstractmethod
+    async def check(self, spans: Sequence[Span], state: KvState, first_cell: int = 0) -> None:
+        """Looks at spans and pages from outside, without loading anything; needs no slot.
+
+        `spans` are a whole session; the pages hold its cells from `first_cell`
+        on, as far as they go. Raises EngineRefused for a token id outside the
+        vocabulary, for a page that is not what `spans` says, and for a number
+        in a page or the logits that is not finite.
         """
 
     @abstractmethod

@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-import numpy as np
-
+from holdfast_server.engine import foreign
 from holdfast_server.engine import spans as cells_of
 from holdfast_server.engine.api import (
     EngineRefused,
@@ -108,6 +107,17 @@ class Core:
         if held is not None:
             slot.hold(held)
 
+    def share(self, source: str, key: str, cells: int) -> int:
+        """Gives a fresh slot the first cells of another, as far as they are computed; how many."""
+        origin, slot = self._slot(source), self._slot(key)
+        if slot.cells or slot.pending:
+            raise RuntimeError("the slot is not fresh")
+        shared = min(cells, origin.cells)
+        if shared:
+            self._context.share(origin.sequence, slot.sequence, shared)
+            slot.cells = slot.position = shared
+        return shared
+
     # Generations
 
     def generate(self, key: str, spec: GenerationSpec, sink: Sink) -> None:
@@ -145,34 +155,22 @@ class Core:
         return KvState(pages, slot.logits, time.monotonic() - started)
 
     def load(self, key: str, spans: Sequence[Span], saved: KvState) -> float:
-        """Fills a fresh slot from pages, every field checked against `spans`."""
+        """Fills a fresh slot with the cells of `spans` from pages, every field checked against them."""
         started = time.monotonic()
         slot = self._slot(key)
         if slot.cells or slot.pending:
             raise RuntimeError("the slot is not fresh")
-        kept = cells_of.decoded(spans)
-        held = cells_of.held_token(spans)
-        self._check_logits(saved, needed=bool(kept) and held is None)
-        if kept:
+        if saved.logits is not None:
+            foreign.check_logits(saved.logits, self._model.vocab_size)
+        if spans:
             try:
                 pages = [state.unpack_page(page.content, self._context.layout) for page in saved.pages]
-                self._context.write(slot.sequence, pages, cells_of.cell_positions(kept))
+                self._context.write(slot.sequence, pages, cells_of.cell_positions(spans))
             except state.StateRefused as error:
                 raise EngineRefused(str(error)) from error
-        slot.cells, slot.position = cells_of.count_cells(kept), cells_of.count_positions(kept)
+        slot.cells, slot.position = cells_of.count_cells(spans), cells_of.count_positions(spans)
         slot.logits = saved.logits
-        if held is not None:
-            slot.hold(held)
         return time.monotonic() - started
-
-    def _check_logits(self, saved: KvState, *, needed: bool) -> None:
-        logits = saved.logits
-        if needed != (logits is not None):
-            raise EngineRefused("the saved logits do not belong to the session's end")
-        if logits is not None and (
-            logits.shape != (self._model.vocab_size,) or not np.isfinite(logits).all()
-        ):
-            raise EngineRefused("the saved logits are not a row of this model")
 
     # The step
 

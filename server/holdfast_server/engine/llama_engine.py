@@ -9,10 +9,11 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from holdfast_server.engine import pictures
+from holdfast_server.engine import foreign, pictures
 from holdfast_server.engine.api import (
     Engine,
     EngineInfo,
@@ -228,6 +229,9 @@ class LlamaEngine(Engine):
     async def close(self, key: str) -> None:
         await self._on_thread(lambda: self._core.close(key))
 
+    async def share(self, source: str, key: str, cells: int) -> int:
+        return await self._on_thread(lambda: self._core.share(source, key, cells))
+
     async def feed(self, key: str, feeds: Sequence[Feed]) -> None:
         await self._on_thread(lambda: self._core.feed(key, feeds))
 
@@ -253,6 +257,11 @@ class LlamaEngine(Engine):
 
     async def load(self, key: str, spans: Sequence[Span], state: KvState) -> float:
         return await self._on_thread(lambda: self._core.load(key, spans, state))
+
+    async def check(self, spans: Sequence[Span], state: KvState, first_cell: int = 0) -> None:
+        layout, vocabulary = self._context.layout, self._model.vocab_size
+        work = partial(foreign.check, spans, state, first_cell, layout=layout, vocabulary=vocabulary)
+        await self._loop.run_in_executor(self._pool, work)
 
     async def stop(self) -> None:
         """Ends the threads and frees the model. Idempotent."""

@@ -38,6 +38,47 @@ def decoded(spans: Sequence[Span]) -> list[Span]:
     return [span for span in result if span.cells]
 
 
+def before(spans: Sequence[Span], cells: int) -> list[Span]:
+    """The first `cells` cells, which end inside text or at a picture's edge."""
+    first: list[Span] = []
+    for span in spans:
+        if cells <= 0:
+            break
+        first.append(TokenSpan(span.tokens[:cells]) if isinstance(span, TokenSpan) else span)
+        cells -= span.cells
+    return first
+
+
+def after(spans: Sequence[Span], cells: int) -> list[Span]:
+    """What follows the first `cells` cells, which end inside text or at a picture's edge."""
+    rest: list[Span] = []
+    for span in spans:
+        skipped = min(cells, span.cells)
+        cells -= skipped
+        if isinstance(span, TokenSpan):
+            rest.append(TokenSpan(span.tokens[skipped:]))
+        elif not skipped:
+            rest.append(span)
+        elif skipped < span.cells:
+            raise ValueError("a picture cannot be cut")
+    return [span for span in rest if span.cells]
+
+
+def common_cells(one: Sequence[Span], other: Sequence[Span]) -> int:
+    """Cells at the beginning that two sessions have in common; whole pictures only."""
+    common = 0
+    for mine, theirs in zip(one, other, strict=False):
+        if isinstance(mine, TokenSpan) and isinstance(theirs, TokenSpan):
+            size = min(mine.cells, theirs.cells)
+            differing = np.flatnonzero(mine.tokens[:size] != theirs.tokens[:size])
+            if len(differing) or mine.cells != theirs.cells:
+                return common + (int(differing[0]) if len(differing) else size)
+        elif mine != theirs:
+            return common
+        common += mine.cells
+    return common
+
+
 def cell_positions(spans: Sequence[Span]) -> NDArray[np.int32]:
     """The position of every cell, shape [cells]."""
     parts = [np.empty(0, np.int32)]

@@ -160,6 +160,15 @@ class Context:
         if not removed or self.end_position(sequence) > start:
             raise RuntimeError("llama.cpp did not free the cells")
 
+    def share(self, source: int, sequence: int, stop: int) -> None:
+        """Makes the source's cells at positions below `stop` the empty sequence's too; copies nothing."""
+        slots = range(self._scratch)
+        if source not in slots or sequence not in slots or self.end_position(sequence):
+            raise ValueError("cells are shared between two slots, the second one empty")
+        if not 0 < stop <= self.end_position(source):
+            raise ValueError("the source does not reach that far")
+        llama_cpp.llama_memory_seq_cp(self._memory, source, sequence, 0, stop)
+
     def read(self, sequence: int, positions: state.Positions) -> state.Rows:
         """The cells of a run of positions, shape [cells]; valid until the next read or write.
 

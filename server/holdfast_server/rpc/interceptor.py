@@ -64,6 +64,10 @@ class Gate(_Interceptor):
             return grpc.unary_stream_rpc_method_handler(
                 self._wrap(handler.unary_stream), handler.request_deserializer, handler.response_serializer
             )
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(
+                self._wrap(handler.stream_unary), handler.request_deserializer, handler.response_serializer
+            )
         return grpc.unary_unary_rpc_method_handler(
             self._wrap(handler.unary_unary), handler.request_deserializer, handler.response_serializer
         )

@@ -107,6 +107,17 @@ class SessionService(session_service_pb2_grpc.SessionServiceServicer):
             raise invalid("target", "must be set: new_session_id or rollback_session_id")
         return _restored(restored)
 
+    async def ForkSession(self, request: pb.ForkSessionRequest, context: Context) -> pb.ForkSessionResponse:
+        view, usage = await self.sessions.fork(
+            OWNER,
+            request.session_id,
+            request.new_session_id,
+            request.revision if request.HasField("revision") else None,
+            convert.sampling(request.sampling),
+            request.labels,
+        )
+        return pb.ForkSessionResponse(session=convert.session(view), usage=convert.usage(usage))
+
     async def GetCheckpoint(
         self, request: pb.GetCheckpointRequest, context: Context
     ) -> pb.GetCheckpointResponse:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
 from holdfast_server.engine.api import KvState
 from holdfast_server.errors import HoldfastError, Reason
 from holdfast_server.sessions import manifest as manifests
-from holdfast_server.sessions.live import LiveSession
+from holdfast_server.sessions import prefix
+from holdfast_server.sessions.live import LiveSession, Loaded
 from holdfast_server.sessions.manager import Sessions, new_id
 from holdfast_server.sessions.manifest import Manifest, ManifestPage
-from holdfast_server.sessions.residency import Loaded
 from holdfast_server.sessions.session import SessionView, Usage, check_id, check_labels, check_revision
 from holdfast_server.store.catalog import CheckpointRecord, SessionRecord
 from holdfast_server.store.pages import PageRef
@@ -92,6 +93,8 @@ class Checkpoints:
 
     async def _write_pages(self, live: LiveSession, usage: Usage) -> Manifest:
         owner = live.record.owner
+        if not await self._are_stored(live.pages):
+            live.pages = ()  # the checkpoint they came from was deleted
         covered = sum(page.cells for page in live.pages)
         state = await self._engine.read(live.key, live.spans, covered)
         started = time.monotonic()
@@ -104,6 +107,13 @@ class Checkpoints:
         usage.pages_written = sum(page.new for page in put)
         usage.stored_bytes = sum(page.ref.stored_bytes for page in put if page.new)
         return _manifest(live, state, [page.ref for page in put])
+
+    async def _are_stored(self, pages: Sequence[ManifestPage]) -> bool:
+        """Whether something refers to every page, so that none can be collected."""
+        digests = [page.ref.digest for page in pages]
+        slices = [digests[start : start + 500] for start in range(0, len(digests), 500)]
+        found = [await self._catalog.referenced(some) for some in slices]
+        return sum(map(len, found)) == len(set(digests))
 
     async def _commit(
         self, live: LiveSession, checkpoint_id: str, labels: Mapping[str, str], manifest: Manifest
@@ -126,8 +136,12 @@ class Checkpoints:
             created=time.time_ns(),
             settings=session.settings,
         )
+        spans, ends = live.spans, list(accumulate(page.cells for page in manifest.pages))
         return await self._catalog.create_checkpoint(
-            record, manifest=manifests.encode(manifest), pages=[ref.digest for ref in refs]
+            record,
+            manifest=manifests.encode(manifest),
+            pages=[ref.digest for ref in refs],
+            prefixes=await self._store.prefix_digests(session.owner, prefix.parts(spans, ends)),
         )
 
     async def restore(self, owner: str, checkpoint_id: str, session_id: str) -> Restored:

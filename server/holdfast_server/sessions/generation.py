@@ -29,9 +29,8 @@ from holdfast_server.engine.api import (
 )
 from holdfast_server.errors import HoldfastError, Reason
 from holdfast_server.sessions.journal import Entry, Kind, Message, TextPart, join
-from holdfast_server.sessions.live import LiveSession
+from holdfast_server.sessions.live import LiveSession, Loaded
 from holdfast_server.sessions.manager import Sessions
-from holdfast_server.sessions.residency import Loaded
 from holdfast_server.sessions.session import (
     SERVER_SAMPLING,
     ChatFormat,

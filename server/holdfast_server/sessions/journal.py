@@ -23,7 +23,7 @@ import numpy as np
 
 from holdfast_server.engine.api import MediaSpan, Span, TokenSpan
 from holdfast_server.sessions.session import ChatFormat, Role, Sampling, Settings
-from holdfast_server.store.damage import JournalCorrupt
+from holdfast_server.store.damage import JournalCorrupt, JournalTooNew
 
 _VERSION = 1
 
@@ -93,11 +93,13 @@ def encode(entry: Entry) -> bytes:
 
 
 def decode(payload: bytes) -> Entry:
-    """The inverse of `encode`. Raises JournalCorrupt for bytes that no server of this version wrote."""
+    """The inverse of `encode`. Raises JournalTooNew, and JournalCorrupt for what no server wrote."""
     try:
         data = json.loads(payload)
+        if data["v"] > _VERSION:
+            raise JournalTooNew(f"a journal entry has version {data['v']}, of a newer holdfast")
         if data["v"] != _VERSION:
-            raise JournalCorrupt(f"a journal entry has version {data['v']}, not {_VERSION}")
+            raise JournalCorrupt("a journal entry is of no version there ever was")
         return Entry(
             kind=Kind(data["kind"]),
             messages=tuple(_message_from_json(message) for message in data["messages"]),

@@ -15,3 +15,5 @@ class Limits:
     chunks_per_append: int = 256
     message_bytes: int = 64 * 2**20
     sessions: int = 100_000
+    archive_bytes: int = 4 * 2**30
+    """Of an imported file, its pages aside."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from holdfast_server.engine import spans as cells_of
 from holdfast_server.engine.api import Span
@@ -16,6 +17,22 @@ from holdfast_server.sessions.manifest import ManifestPage
 from holdfast_server.sessions.session import SessionView, Settings, State
 from holdfast_server.store.catalog import Entry as CatalogEntry
 from holdfast_server.store.catalog import SessionRecord
+
+
+@dataclass(slots=True)
+class Loaded:
+    """How a session came into its slot since a reply last told; all zero when it was there already."""
+
+    shared_tokens: int = 0
+    restored_tokens: int = 0
+    rebuild_reason: str = ""
+    """Why a checkpoint's pages could not be used, empty when they could or there were none."""
+    media_reused: int = 0
+    raw_bytes: int = 0
+    stored_bytes: int = 0
+    queue_seconds: float = 0.0
+    state_seconds: float = 0.0
+    store_seconds: float = 0.0
 
 
 class LiveSession:
@@ -30,10 +47,14 @@ class LiveSession:
         self.prefilling = 0
         self.pages: tuple[ManifestPage, ...] = ()
         """Stored pages that hold the first cells of the resident state."""
+        self.unreported: Loaded | None = None
+        """How it was loaded in the background, for the next reply to tell."""
         self.generating = False
         self.deleted = False
         self._lock = asyncio.Lock()
         self.loading = asyncio.Lock()
+        self.heads = [entry.entry_id for entry in entries]
+        """The catalog's ids of the entries."""
         self._set_journal([journal.decode(entry.payload) for entry in entries])
 
     def _set_journal(self, entries: list[Entry]) -> None:
@@ -45,7 +66,10 @@ class LiveSession:
 
     def grow(self, record: SessionRecord, entry: Entry) -> None:
         """Takes over an entry that the catalog has committed."""
+        if record.head is None:
+            raise ValueError("a session that has grown has a head")
         self.record = record
+        self.heads.append(record.head)
         self.entries.append(entry)
         self.transcript.add(entry)
         self.spans = journal.join([*self.spans, *entry.spans])
@@ -53,6 +77,7 @@ class LiveSession:
     def shrink(self, record: SessionRecord) -> None:
         """Takes over a rollback that the catalog has committed."""
         self.record = record
+        del self.heads[record.revision :]
         self._set_journal(self.entries[: record.revision])
 
     def spans_at(self, revision: int) -> tuple[Span, ...]:

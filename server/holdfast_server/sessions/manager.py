@@ -7,11 +7,12 @@ import logging
 import secrets
 import time
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from holdfast_server.engine import spans as cells_of
 from holdfast_server.engine.api import Engine, Feed, SlotClosed
-from holdfast_server.errors import HoldfastError, Reason
+from holdfast_server.errors import HoldfastError, Reason, invalid
 from holdfast_server.sessions import journal
 from holdfast_server.sessions.composer import Composed, Composer, pictures_of
 from holdfast_server.sessions.journal import Entry, Kind
@@ -92,6 +93,32 @@ class Sessions:
         )
         await self.store.catalog.create_session(record, limit=self.limits.sessions)
         return SessionView(record, settings, State.IDLE, resident=False)
+
+    async def fork(
+        self,
+        owner: str,
+        session_id: str,
+        new_session_id: str,
+        revision: int | None,
+        sampling: Sampling,
+        labels: Mapping[str, str],
+    ) -> tuple[SessionView, Usage]:
+        """Makes a session that begins as another was at a revision; its newest where that is None."""
+        started = time.monotonic()
+        new_session_id = new_session_id or new_id("s")
+        check_id("session_id", session_id)
+        check_id("new_session_id", new_session_id)
+        check_labels(labels)
+        check_sampling(sampling, context_tokens=self.engine.info.cells)
+        async with self.registry.use(owner, session_id) as live:
+            record = _branch(live, revision, new_session_id, sampling, labels)
+            await self.store.catalog.create_session(record, limit=self.limits.sessions)
+            async with self.registry.use(owner, new_session_id) as branch:
+                if self.residency.fits(branch, live.tokens if not live.resident else 0):
+                    self.spawn(self._prefill(self.registry.retain(branch)))
+                seconds = time.monotonic() - started
+                usage = Usage(prompt_tokens=branch.tokens, store_seconds=seconds, total_seconds=seconds)
+                return branch.view, usage
 
     async def get(self, owner: str, session_id: str) -> SessionView:
         """Reads a session."""
@@ -184,8 +211,8 @@ class Sessions:
         """Makes the session resident and waits for it, so that GetSession can tell what it is doing."""
         live.prefilling += 1
         try:
-            async with self.residency.hold(live, live.tokens):
-                pass
+            async with self.residency.hold(live, live.tokens) as loaded:
+                live.unreported = loaded
             await self.engine.settle(live.key)
         except SlotClosed:
             pass  # another session needed the slot; the next Generate loads this one again
@@ -212,6 +239,35 @@ class Sessions:
         """Waits for everything in the background."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _branch(
+    live: LiveSession,
+    revision: int | None,
+    session_id: str,
+    sampling: Sampling,
+    labels: Mapping[str, str],
+) -> SessionRecord:
+    """The record of a session that begins as `live` was at a revision."""
+    newest = live.record.revision
+    revision = newest if revision is None else revision
+    if not 0 <= revision <= newest:
+        raise invalid("revision", f"must be from 0 to {newest}, the session's own")
+    spans = live.spans_at(revision)
+    settings = replace(live.settings, sampling=sampling.over(live.settings.sampling))
+    now = time.time_ns()
+    return replace(
+        live.record,
+        session_id=session_id,
+        head=live.heads[revision - 1] if revision else None,
+        revision=revision,
+        token_count=cells_of.count_cells(spans),
+        position=cells_of.count_positions(spans),
+        settings=journal.encode_settings(settings),
+        labels=dict(labels),
+        created=now,
+        updated=now,
+    )
 
 
 def new_id(prefix: str) -> str:

@@ -61,6 +61,8 @@ def decode(data: bytes) -> Manifest:
     """The inverse of `encode`. Raises ManifestCorrupt for what no server of this version wrote."""
     try:
         raw = json.loads(data)
+        if raw["v"] > _VERSION:
+            raise ManifestCorrupt(f"the manifest has version {raw['v']}, of a newer holdfast")
         pages = tuple(ManifestPage(page["cells"], PageRef(**page["page"])) for page in raw["pages"])
         manifest = Manifest(pages, PageRef(**raw["logits"]) if raw["logits"] else None)
         if raw["v"] != _VERSION or raw["cells"] != manifest.cells:

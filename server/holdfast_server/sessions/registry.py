@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from holdfast_server.errors import HoldfastError, Reason
 from holdfast_server.sessions.live import LiveSession
 from holdfast_server.store.catalog import Catalog
-from holdfast_server.store.damage import JournalCorrupt
+from holdfast_server.store.damage import JournalCorrupt, JournalTooNew
 
 
 class Registry:
@@ -68,6 +68,11 @@ class Registry:
         record = await self._catalog.get_session(owner, session_id)
         try:
             live = LiveSession(record, await self._catalog.journal(owner, record.head))
+        except JournalTooNew as error:
+            raise HoldfastError(
+                Reason.JOURNAL_CORRUPT,
+                "the session's journal was written by a newer holdfast; start that version or a newer one",
+            ) from error
         except JournalCorrupt as error:
             raise HoldfastError(
                 Reason.JOURNAL_CORRUPT,

@@ -43,6 +43,8 @@ class SessionRecord:
     model: str
     created: int
     updated: int
+    ttl: int | None = None  # nanoseconds after its last use
+    expires: int | None = None  # None is never
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,19 @@ class CheckpointRecord:
     stored_bytes: int
     created: int
     settings: str = "{}"  # the sessions room's own JSON, as of the session
+    expires: int | None = None  # None is never, and so is any time while it is pinned
+    pinned: bool = False  # neither expires nor makes room
+    automatic: bool = False  # taken by the server itself, which may drop it to make room
     row: int = 0  # set by the catalog; tells a checkpoint from a later one of the same id
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixMatch:
+    """Stored pages that hold the beginning of a session."""
+
+    checkpoint: CheckpointRecord
+    index: int  # which of the prefixes asked for it is
+    pages: int  # the checkpoint's first pages hold it
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,17 +192,60 @@ class Catalog(ABC):
         Errors: SESSION_NOT_FOUND; CHECKPOINT_NOT_FOUND when the head is gone.
         """
 
+    @abstractmethod
+    async def update_session(
+        self,
+        owner: str,
+        session_id: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        ttl: int | None = None,
+        now: int,
+    ) -> SessionRecord:
+        """Change what is not None; a `ttl` counts from `now`, and 0 is for ever.
+
+        Errors: SESSION_NOT_FOUND.
+        """
+
+    @abstractmethod
+    async def expired_sessions(self, now: int, *, limit: int = 100) -> list[SessionRecord]:
+        """Sessions of all owners whose time is over, those that expired first in front."""
+
     # Checkpoints
 
     @abstractmethod
     async def create_checkpoint(
-        self, record: CheckpointRecord, *, manifest: bytes, pages: Sequence[str]
+        self,
+        record: CheckpointRecord,
+        *,
+        manifest: bytes,
+        pages: Sequence[str],
+        prefixes: Sequence[str] = (),
     ) -> CheckpointRecord:
         """Add a checkpoint; `pages` are the digests it refers to, in order.
 
+        `prefixes` names, for its first pages, all that a session holds up to
+        the end of the page; `find_prefix` looks them up.
         Call it inside `Store.writing()`, entered before the first page was put.
         Errors: CHECKPOINT_EXISTS; SESSION_NOT_FOUND when the head is gone,
         since its session was deleted or rolled back meanwhile.
+        """
+
+    @abstractmethod
+    async def import_checkpoint(
+        self,
+        record: CheckpointRecord,
+        *,
+        journal: Sequence[tuple[bytes, Sequence[str]]],
+        manifest: bytes,
+        pages: Sequence[str],
+    ) -> CheckpointRecord:
+        """Add a checkpoint together with a journal of its own: payloads and the media each refers to.
+
+        The record's head and revision are set here. No session is made, and
+        nobody's prefix is found in its pages, which came from outside.
+        Call it inside `Store.writing()`, entered before the first put.
+        Errors: CHECKPOINT_EXISTS.
         """
 
     @abstractmethod
@@ -217,14 +274,33 @@ class Catalog(ABC):
         """Remove a checkpoint; False when there was none."""
 
     @abstractmethod
-    async def latest_checkpoint(
-        self, owner: str, head: int | None, *, compatibility_key: str | None = None
-    ) -> CheckpointRecord | None:
-        """The checkpoint of greatest revision on the path from the root to `head`.
+    async def update_checkpoint(
+        self,
+        owner: str,
+        checkpoint_id: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        ttl: int | None = None,
+        pinned: bool | None = None,
+    ) -> CheckpointRecord:
+        """Change what is not None; a `ttl` counts from its creation, and 0 is for ever.
 
-        Whichever session it was taken of; of several at one revision the
-        newest. `compatibility_key` leaves out those of any other key.
+        Errors: CHECKPOINT_NOT_FOUND.
         """
+
+    @abstractmethod
+    async def drop_expired(self, now: int, *, limit: int = 100) -> int:
+        """Remove checkpoints of all owners whose time is over, never pinned ones: how many."""
+
+    @abstractmethod
+    async def drop_automatic(self, *, limit: int = 16) -> int:
+        """Remove the oldest checkpoints that the server itself took, never pinned ones: how many."""
+
+    @abstractmethod
+    async def find_prefix(
+        self, owner: str, prefixes: Sequence[str], *, compatibility_key: str
+    ) -> PrefixMatch | None:
+        """The last of `prefixes` (shortest first) that pages of a checkpoint of this key hold."""
 
     # Digests of model files
 

@@ -6,6 +6,7 @@
     ├── MediaCorrupt      a media file's bytes differ from what was written
     ├── ManifestCorrupt   a checkpoint's manifest differs from what was written
     └── JournalCorrupt    a journal entry is missing, misplaced or altered
+        └── JournalTooNew     a journal entry was written by a newer holdfast
 
 None of these reach a client as they are: the sessions room decides whether the
 state is recomputed or the call is refused. Messages name digests and ids only,
@@ -37,3 +38,7 @@ class ManifestCorrupt(Damage):
 
 class JournalCorrupt(Damage):
     """A journal entry is missing, misplaced or altered."""
+
+
+class JournalTooNew(JournalCorrupt):
+    """A journal entry was written by a newer holdfast."""

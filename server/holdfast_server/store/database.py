@@ -26,7 +26,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from holdfast_server.errors import HoldfastError, Reason, StartupError
-from holdfast_server.store import schema
+from holdfast_server.store import migrations, schema
 
 T = TypeVar("T")
 _GROUP = 64  # jobs that share a commit at most
@@ -216,16 +216,13 @@ def _engine(path: Path) -> Engine:
 
 
 def _take_over(connection: Connection) -> tuple[str, int]:
-    """Make the tables if need be, and count this opening: (store id, epoch)."""
+    """Make or migrate the tables if need be, and count this opening: (store id, epoch)."""
     if not inspect(connection).has_table(schema.store.name):
         schema.metadata.create_all(connection)
-        fresh = {"schema_version": schema.SCHEMA_VERSION, "epoch": 0, "store_id": secrets.token_hex(16)}
+        fresh = {"schema_version": migrations.current(), "epoch": 0, "store_id": secrets.token_hex(16)}
         connection.execute(insert(schema.store).values(fresh))
     row = connection.execute(select(schema.store)).one()
-    if row.schema_version > schema.SCHEMA_VERSION:
-        raise StartupError(
-            "the data directory was written by a newer holdfast; use that version or a newer one"
-        )
+    migrations.migrate(connection, row.schema_version)
     connection.execute(update(schema.store).values(epoch=row.epoch + 1))
     return row.store_id, row.epoch + 1
 

@@ -110,6 +110,8 @@ def _open(data: bytes) -> tuple[Codec, int, memoryview]:
     if xxh3_64_intdigest(fields).to_bytes(8, "little") != data[HEADER.size : HEADER_BYTES]:
         raise PageCorrupt("the page's header does not match its checksum")
     magic, version, codec, zero, raw_bytes, body_bytes, checksum = HEADER.unpack(fields)
+    if magic == MAGIC and version > VERSION:
+        raise PageCorrupt(f"the page has version {version}, of a newer holdfast than this server")
     if magic != MAGIC or version != VERSION or zero != 0 or codec not in list(Codec):
         raise PageCorrupt("not a page of a version this server reads")
     body = memoryview(data)[HEADER_BYTES:]

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Index,
@@ -30,8 +31,6 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
-
-SCHEMA_VERSION = 1
 
 metadata = MetaData()
 
@@ -86,6 +85,8 @@ sessions = Table(
     Column("model", Text, nullable=False),
     Column("created", BigInteger, nullable=False),
     Column("updated", BigInteger, nullable=False),
+    Column("ttl", BigInteger),
+    Column("expires", BigInteger, index=True),
 )
 
 checkpoints = Table(
@@ -107,10 +108,14 @@ checkpoints = Table(
     Column("stored_bytes", BigInteger, nullable=False),
     Column("created", BigInteger, nullable=False),
     Column("settings", Text, nullable=False),
+    Column("expires", BigInteger, index=True),
+    Column("pinned", Boolean, nullable=False),
+    Column("automatic", Boolean, nullable=False),
     Column("manifest_digest", String(64), nullable=False),
     Column("manifest", LargeBinary, nullable=False),
     UniqueConstraint("owner", "checkpoint_id"),
     Index("checkpoints_of_session", "owner", "session_id", "checkpoint_id"),
+    Index("checkpoints_to_drop", "automatic", "pinned", "row"),
     sqlite_autoincrement=True,
 )
 
@@ -120,6 +125,7 @@ checkpoint_pages = Table(
     Column("checkpoint", _RowNumber, ForeignKey("checkpoints.row", ondelete="CASCADE"), primary_key=True),
     Column("ordinal", Integer, primary_key=True),
     Column("digest", String(64), nullable=False, index=True),
+    Column("prefix", String(64), index=True),  # names what a session holds up to the end of the page
 )
 
 files = Table(

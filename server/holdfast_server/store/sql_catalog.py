@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from holdfast_server.store.catalog import (
     CheckpointRecord,
     Entry,
     FileStamp,
+    PrefixMatch,
     SessionRecord,
     Unreferenced,
 )
@@ -111,10 +112,45 @@ class SqlCatalog(Catalog):
         )
         return await self._database.write(work)
 
+    async def update_session(
+        self,
+        owner: str,
+        session_id: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        ttl: int | None = None,
+        now: int,
+    ) -> SessionRecord:
+        return await self._database.write(
+            lambda c: sql_sessions.change(c, owner, session_id, labels=labels, ttl=ttl, now=now)
+        )
+
+    async def expired_sessions(self, now: int, *, limit: int = 100) -> list[SessionRecord]:
+        return await self._database.read(lambda c: sql_sessions.expired(c, now, limit))
+
     async def create_checkpoint(
-        self, record: CheckpointRecord, *, manifest: bytes, pages: Sequence[str]
+        self,
+        record: CheckpointRecord,
+        *,
+        manifest: bytes,
+        pages: Sequence[str],
+        prefixes: Sequence[str] = (),
     ) -> CheckpointRecord:
-        return await self._database.write(lambda c: sql_checkpoints.create(c, record, manifest, tuple(pages)))
+        return await self._database.write(
+            lambda c: sql_checkpoints.create(c, record, manifest, tuple(pages), tuple(prefixes))
+        )
+
+    async def import_checkpoint(
+        self,
+        record: CheckpointRecord,
+        *,
+        journal: Sequence[tuple[bytes, Sequence[str]]],
+        manifest: bytes,
+        pages: Sequence[str],
+    ) -> CheckpointRecord:
+        return await self._database.write(
+            lambda c: sql_checkpoints.create_with_journal(c, record, tuple(journal), manifest, tuple(pages))
+        )
 
     async def get_checkpoint(self, owner: str, checkpoint_id: str) -> CheckpointRecord:
         return await self._database.read(lambda c: sql_checkpoints.get(c, owner, checkpoint_id))
@@ -132,12 +168,31 @@ class SqlCatalog(Catalog):
     async def delete_checkpoint(self, owner: str, checkpoint_id: str) -> bool:
         return await self._database.write(lambda c: sql_checkpoints.remove(c, owner, checkpoint_id))
 
-    async def latest_checkpoint(
-        self, owner: str, head: int | None, *, compatibility_key: str | None = None
-    ) -> CheckpointRecord | None:
-        if head is None:
-            return None
-        return await self._database.read(lambda c: sql_checkpoints.latest(c, owner, head, compatibility_key))
+    async def update_checkpoint(
+        self,
+        owner: str,
+        checkpoint_id: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        ttl: int | None = None,
+        pinned: bool | None = None,
+    ) -> CheckpointRecord:
+        return await self._database.write(
+            lambda c: sql_checkpoints.change(c, owner, checkpoint_id, labels=labels, ttl=ttl, pinned=pinned)
+        )
+
+    async def drop_expired(self, now: int, *, limit: int = 100) -> int:
+        return await self._database.write(lambda c: sql_checkpoints.drop_expired(c, now, limit))
+
+    async def drop_automatic(self, *, limit: int = 16) -> int:
+        return await self._database.write(lambda c: sql_checkpoints.drop_automatic(c, limit))
+
+    async def find_prefix(
+        self, owner: str, prefixes: Sequence[str], *, compatibility_key: str
+    ) -> PrefixMatch | None:
+        return await self._database.read(
+            lambda c: sql_checkpoints.find_prefix(c, owner, tuple(prefixes), compatibility_key)
+        )
 
     async def file_digest(self, stamp: FileStamp) -> str | None:
         same = [files.c[name] == value for name, value in _stamp(stamp).items()]

@@ -6,7 +6,7 @@ Every function runs inside the caller's transaction.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from holdfast_server.store import sql_collect, sql_journal
 from holdfast_server.store.catalog import SessionRecord
 from holdfast_server.store.schema import sessions
 
-_MOVING = ("head", "revision", "token_count", "position", "updated")
+_MOVING = ("head", "revision", "token_count", "position", "updated", "expires")
 
 
 def create(connection: Connection, record: SessionRecord, limit: int | None) -> None:
@@ -98,7 +98,36 @@ def reset(
     return _move(connection, replace(record, token_count=token_count, position=position, updated=updated))
 
 
+def change(
+    connection: Connection,
+    owner: str,
+    session_id: str,
+    *,
+    labels: Mapping[str, str] | None,
+    ttl: int | None,
+    now: int,
+) -> SessionRecord:
+    record = get(connection, owner, session_id)
+    if labels is not None:
+        record = replace(record, labels=dict(labels))
+    if ttl is not None:
+        record = replace(record, ttl=ttl or None, expires=_expiry(now, ttl))
+    changed = {"labels": json.dumps(dict(record.labels)), "ttl": record.ttl, "expires": record.expires}
+    connection.execute(update(sessions).where(_is(owner, session_id)).values(changed))
+    return record
+
+
+def expired(connection: Connection, now: int, limit: int) -> list[SessionRecord]:
+    chosen = select(sessions).where(sessions.c.expires <= now)
+    return [_record(row) for row in connection.execute(chosen.order_by(sessions.c.expires).limit(limit))]
+
+
+def _expiry(used: int, ttl: int | None) -> int | None:
+    return used + ttl if ttl else None
+
+
 def _move(connection: Connection, record: SessionRecord) -> SessionRecord:
+    record = replace(record, expires=_expiry(record.updated, record.ttl))
     moved = {name: getattr(record, name) for name in _MOVING}
     connection.execute(update(sessions).where(_is(record.owner, record.session_id)).values(moved))
     return record

@@ -25,10 +25,11 @@ from holdfast_server.store import data_dir, pages
 from holdfast_server.store.blobs import BlobStore
 from holdfast_server.store.catalog import Catalog
 from holdfast_server.store.damage import MediaCorrupt, PageCorrupt
-from holdfast_server.store.digest import Bytes, keyed_digest
+from holdfast_server.store.digest import Bytes, growing_digests, keyed_digest
 from holdfast_server.store.file_blobs import FileBlobs
 from holdfast_server.store.gate import Gate
 from holdfast_server.store.pages import PageRef
+from holdfast_server.store.spool import Spool
 from holdfast_server.store.sql_catalog import SqlCatalog
 
 T = TypeVar("T")
@@ -52,12 +53,19 @@ class Store:
     """
 
     def __init__(
-        self, catalog: Catalog, blobs: BlobStore, *, threads: int = 2, lock: int | None = None
+        self,
+        catalog: Catalog,
+        blobs: BlobStore,
+        *,
+        threads: int = 2,
+        lock: int | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.catalog = catalog
         self.blobs = blobs
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="holdfast-store")
         self._lock = lock
+        self._folder = folder
         self._gate = Gate()
         self._keys: dict[str, bytes] = {}
         self._collection: asyncio.Task[int] | None = None
@@ -79,7 +87,7 @@ class Store:
         except BaseException:
             os.close(lock)
             raise
-        return cls(catalog, blobs, threads=threads, lock=lock)
+        return cls(catalog, blobs, threads=threads, lock=lock, folder=folder)
 
     async def close(self) -> None:
         """Finish what is running and give the directory up. Idempotent."""
@@ -132,6 +140,11 @@ class Store:
 
         return await self._on_pool(get)
 
+    async def prefix_digests(self, owner: str, parts: Sequence[bytes]) -> list[str]:
+        """The owner's keyed digest of all parts up to each one, in order."""
+        key = await self._key(owner)
+        return await self._on_pool(lambda: growing_digests(key, parts))
+
     async def media_digest(self, owner: str, data: bytes) -> str:
         """The digest that `put_media` will give the file; stores nothing."""
         key = await self._key(owner)
@@ -160,6 +173,10 @@ class Store:
             return data
 
         return await self._on_pool(get)
+
+    async def spool(self) -> Spool:
+        """An empty file beside the store, for what is not to be believed yet; the caller closes it."""
+        return await self._on_pool(lambda: Spool(self._folder))
 
     # Collection
 

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from holdfast.v1 import session_service_pb2 as holdfast_dot_v1_dot_session__service__pb2
+from holdfast.v1 import transfer_pb2 as holdfast_dot_v1_dot_transfer__pb2
 
 GRPC_GENERATED_VERSION = '1.78.0'
 GRPC_VERSION = grpc.__version__
@@ -83,6 +84,11 @@ class SessionServiceStub(object):
                 request_serializer=holdfast_dot_v1_dot_session__service__pb2.RestoreRequest.SerializeToString,
                 response_deserializer=holdfast_dot_v1_dot_session__service__pb2.RestoreResponse.FromString,
                 _registered_method=True)
+        self.ForkSession = channel.unary_unary(
+                '/holdfast.v1.SessionService/ForkSession',
+                request_serializer=holdfast_dot_v1_dot_session__service__pb2.ForkSessionRequest.SerializeToString,
+                response_deserializer=holdfast_dot_v1_dot_session__service__pb2.ForkSessionResponse.FromString,
+                _registered_method=True)
         self.GetCheckpoint = channel.unary_unary(
                 '/holdfast.v1.SessionService/GetCheckpoint',
                 request_serializer=holdfast_dot_v1_dot_session__service__pb2.GetCheckpointRequest.SerializeToString,
@@ -97,6 +103,16 @@ class SessionServiceStub(object):
                 '/holdfast.v1.SessionService/DeleteCheckpoint',
                 request_serializer=holdfast_dot_v1_dot_session__service__pb2.DeleteCheckpointRequest.SerializeToString,
                 response_deserializer=holdfast_dot_v1_dot_session__service__pb2.DeleteCheckpointResponse.FromString,
+                _registered_method=True)
+        self.ExportCheckpoint = channel.unary_stream(
+                '/holdfast.v1.SessionService/ExportCheckpoint',
+                request_serializer=holdfast_dot_v1_dot_transfer__pb2.ExportCheckpointRequest.SerializeToString,
+                response_deserializer=holdfast_dot_v1_dot_transfer__pb2.ExportCheckpointResponse.FromString,
+                _registered_method=True)
+        self.ImportCheckpoint = channel.stream_unary(
+                '/holdfast.v1.SessionService/ImportCheckpoint',
+                request_serializer=holdfast_dot_v1_dot_transfer__pb2.ImportCheckpointRequest.SerializeToString,
+                response_deserializer=holdfast_dot_v1_dot_transfer__pb2.ImportCheckpointResponse.FromString,
                 _registered_method=True)
         self.GetServerInfo = channel.unary_unary(
                 '/holdfast.v1.SessionService/GetServerInfo',
@@ -201,6 +217,17 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForkSession(self, request, context):
+        """Branches a session, as it is or as it was at an earlier revision, also while
+        it generates. Copies nothing: the branches share journal, pages and, while
+        both are resident, KV cells, each writing only what it adds.
+        Errors: NOT_FOUND/SESSION_NOT_FOUND, ALREADY_EXISTS/SESSION_EXISTS,
+        FAILED_PRECONDITION/MODEL_MISMATCH, RESOURCE_EXHAUSTED/SESSION_LIMIT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCheckpoint(self, request, context):
         """Reads a checkpoint's description.
         Errors: NOT_FOUND/CHECKPOINT_NOT_FOUND.
@@ -219,6 +246,27 @@ class SessionServiceServicer(object):
     def DeleteCheckpoint(self, request, context):
         """Deletes a checkpoint and the pages that nothing else needs. Idempotent:
         deleting what is not there succeeds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportCheckpoint(self, request, context):
+        """Streams a checkpoint as a file that another server can import: journal,
+        media and pages. Give the bytes you have as `offset` to resume.
+        Errors: NOT_FOUND/CHECKPOINT_NOT_FOUND, DATA_LOSS/CHECKPOINT_CORRUPT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportCheckpoint(self, request_iterator, context):
+        """Takes an exported file in and makes a checkpoint of it. Everything in it is
+        verified before anything is stored.
+        Errors: ALREADY_EXISTS/CHECKPOINT_EXISTS, INVALID_ARGUMENT/IMPORT_REFUSED,
+        UNSUPPORTED_MEDIA or MEDIA_UNREADABLE,
+        FAILED_PRECONDITION/MODEL_MISMATCH or CONTEXT_WINDOW_EXCEEDED,
+        RESOURCE_EXHAUSTED/PAYLOAD_TOO_LARGE or QUEUE_FULL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -274,6 +322,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     request_deserializer=holdfast_dot_v1_dot_session__service__pb2.RestoreRequest.FromString,
                     response_serializer=holdfast_dot_v1_dot_session__service__pb2.RestoreResponse.SerializeToString,
             ),
+            'ForkSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkSession,
+                    request_deserializer=holdfast_dot_v1_dot_session__service__pb2.ForkSessionRequest.FromString,
+                    response_serializer=holdfast_dot_v1_dot_session__service__pb2.ForkSessionResponse.SerializeToString,
+            ),
             'GetCheckpoint': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCheckpoint,
                     request_deserializer=holdfast_dot_v1_dot_session__service__pb2.GetCheckpointRequest.FromString,
@@ -288,6 +341,16 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.DeleteCheckpoint,
                     request_deserializer=holdfast_dot_v1_dot_session__service__pb2.DeleteCheckpointRequest.FromString,
                     response_serializer=holdfast_dot_v1_dot_session__service__pb2.DeleteCheckpointResponse.SerializeToString,
+            ),
+            'ExportCheckpoint': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportCheckpoint,
+                    request_deserializer=holdfast_dot_v1_dot_transfer__pb2.ExportCheckpointRequest.FromString,
+                    response_serializer=holdfast_dot_v1_dot_transfer__pb2.ExportCheckpointResponse.SerializeToString,
+            ),
+            'ImportCheckpoint': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportCheckpoint,
+                    request_deserializer=holdfast_dot_v1_dot_transfer__pb2.ImportCheckpointRequest.FromString,
+                    response_serializer=holdfast_dot_v1_dot_transfer__pb2.ImportCheckpointResponse.SerializeToString,
             ),
             'GetServerInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetServerInfo,
@@ -531,6 +594,33 @@ class SessionService(object):
             _registered_method=True)
 
     @staticmethod
+    def ForkSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdfast.v1.SessionService/ForkSession',
+            holdfast_dot_v1_dot_session__service__pb2.ForkSessionRequest.SerializeToString,
+            holdfast_dot_v1_dot_session__service__pb2.ForkSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetCheckpoint(request,
             target,
             options=(),
@@ -601,6 +691,60 @@ class SessionService(object):
             '/holdfast.v1.SessionService/DeleteCheckpoint',
             holdfast_dot_v1_dot_session__service__pb2.DeleteCheckpointRequest.SerializeToString,
             holdfast_dot_v1_dot_session__service__pb2.DeleteCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/holdfast.v1.SessionService/ExportCheckpoint',
+            holdfast_dot_v1_dot_transfer__pb2.ExportCheckpointRequest.SerializeToString,
+            holdfast_dot_v1_dot_transfer__pb2.ExportCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportCheckpoint(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/holdfast.v1.SessionService/ImportCheckpoint',
+            holdfast_dot_v1_dot_transfer__pb2.ImportCheckpointRequest.SerializeToString,
+            holdfast_dot_v1_dot_transfer__pb2.ImportCheckpointResponse.FromString,
             options,
             channel_credentials,
             insecure,

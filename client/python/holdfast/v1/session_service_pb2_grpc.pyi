@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from holdfast.v1 import session_service_pb2 as _session_service_pb2
+from holdfast.v1 import transfer_pb2 as _transfer_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -93,6 +94,13 @@ class SessionServiceStub:
     CONTEXT_WINDOW_EXCEEDED or NOT_OWN_CHECKPOINT, ABORTED/SESSION_BUSY,
     RESOURCE_EXHAUSTED/QUEUE_FULL or SESSION_LIMIT, DATA_LOSS/CHECKPOINT_CORRUPT.
     """
+    ForkSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ForkSessionRequest, _session_service_pb2.ForkSessionResponse]
+    """Branches a session, as it is or as it was at an earlier revision, also while
+    it generates. Copies nothing: the branches share journal, pages and, while
+    both are resident, KV cells, each writing only what it adds.
+    Errors: NOT_FOUND/SESSION_NOT_FOUND, ALREADY_EXISTS/SESSION_EXISTS,
+    FAILED_PRECONDITION/MODEL_MISMATCH, RESOURCE_EXHAUSTED/SESSION_LIMIT.
+    """
     GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.GetCheckpointRequest, _session_service_pb2.GetCheckpointResponse]
     """Reads a checkpoint's description.
     Errors: NOT_FOUND/CHECKPOINT_NOT_FOUND.
@@ -102,6 +110,19 @@ class SessionServiceStub:
     DeleteCheckpoint: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.DeleteCheckpointRequest, _session_service_pb2.DeleteCheckpointResponse]
     """Deletes a checkpoint and the pages that nothing else needs. Idempotent:
     deleting what is not there succeeds.
+    """
+    ExportCheckpoint: _grpc.UnaryStreamMultiCallable[_transfer_pb2.ExportCheckpointRequest, _transfer_pb2.ExportCheckpointResponse]
+    """Streams a checkpoint as a file that another server can import: journal,
+    media and pages. Give the bytes you have as `offset` to resume.
+    Errors: NOT_FOUND/CHECKPOINT_NOT_FOUND, DATA_LOSS/CHECKPOINT_CORRUPT.
+    """
+    ImportCheckpoint: _grpc.StreamUnaryMultiCallable[_transfer_pb2.ImportCheckpointRequest, _transfer_pb2.ImportCheckpointResponse]
+    """Takes an exported file in and makes a checkpoint of it. Everything in it is
+    verified before anything is stored.
+    Errors: ALREADY_EXISTS/CHECKPOINT_EXISTS, INVALID_ARGUMENT/IMPORT_REFUSED,
+    UNSUPPORTED_MEDIA or MEDIA_UNREADABLE,
+    FAILED_PRECONDITION/MODEL_MISMATCH or CONTEXT_WINDOW_EXCEEDED,
+    RESOURCE_EXHAUSTED/PAYLOAD_TOO_LARGE or QUEUE_FULL.
     """
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.GetServerInfoRequest, _session_service_pb2.GetServerInfoResponse]
     """Tells versions, model, modalities and limits."""
@@ -171,6 +192,13 @@ class SessionServiceAsyncStub(SessionServiceStub):
     CONTEXT_WINDOW_EXCEEDED or NOT_OWN_CHECKPOINT, ABORTED/SESSION_BUSY,
     RESOURCE_EXHAUSTED/QUEUE_FULL or SESSION_LIMIT, DATA_LOSS/CHECKPOINT_CORRUPT.
     """
+    ForkSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ForkSessionRequest, _session_service_pb2.ForkSessionResponse]  # type: ignore[assignment]
+    """Branches a session, as it is or as it was at an earlier revision, also while
+    it generates. Copies nothing: the branches share journal, pages and, while
+    both are resident, KV cells, each writing only what it adds.
+    Errors: NOT_FOUND/SESSION_NOT_FOUND, ALREADY_EXISTS/SESSION_EXISTS,
+    FAILED_PRECONDITION/MODEL_MISMATCH, RESOURCE_EXHAUSTED/SESSION_LIMIT.
+    """
     GetCheckpoint: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetCheckpointRequest, _session_service_pb2.GetCheckpointResponse]  # type: ignore[assignment]
     """Reads a checkpoint's description.
     Errors: NOT_FOUND/CHECKPOINT_NOT_FOUND.
@@ -180,6 +208,19 @@ class SessionServiceAsyncStub(SessionServiceStub):
     DeleteCheckpoint: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DeleteCheckpointRequest, _session_service_pb2.DeleteCheckpointResponse]  # type: ignore[assignment]
     """Deletes a checkpoint and the pages that nothing else needs. Idempotent:
     deleting what is not there succeeds.
+    """
+    ExportCheckpoint: _aio.UnaryStreamMultiCallable[_transfer_pb2.ExportCheckpointRequest, _transfer_pb2.ExportCheckpointResponse]  # type: ignore[assignment]
+    """Streams a checkpoint as a file that another server can import: journal,
+    media and pages. Give the bytes you have as `offset` to resume.
+    Errors: NOT_FOUND/CHECKPOINT_NOT_FOUND, DATA_LOSS/CHECKPOINT_CORRUPT.
+    """
+    ImportCheckpoint: _aio.StreamUnaryMultiCallable[_transfer_pb2.ImportCheckpointRequest, _transfer_pb2.ImportCheckpointResponse]  # type: ignore[assignment]
+    """Takes an exported file in and makes a checkpoint of it. Everything in it is
+    verified before anything is stored.
+    Errors: ALREADY_EXISTS/CHECKPOINT_EXISTS, INVALID_ARGUMENT/IMPORT_REFUSED,
+    UNSUPPORTED_MEDIA or MEDIA_UNREADABLE,
+    FAILED_PRECONDITION/MODEL_MISMATCH or CONTEXT_WINDOW_EXCEEDED,
+    RESOURCE_EXHAUSTED/PAYLOAD_TOO_LARGE or QUEUE_FULL.
     """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetServerInfoRequest, _session_service_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """Tells versions, model, modalities and limits."""
@@ -296,6 +337,19 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ForkSession(
+        self,
+        request: _session_service_pb2.ForkSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.ForkSessionResponse, _abc.Awaitable[_session_service_pb2.ForkSessionResponse]]:
+        """Branches a session, as it is or as it was at an earlier revision, also while
+        it generates. Copies nothing: the branches share journal, pages and, while
+        both are resident, KV cells, each writing only what it adds.
+        Errors: NOT_FOUND/SESSION_NOT_FOUND, ALREADY_EXISTS/SESSION_EXISTS,
+        FAILED_PRECONDITION/MODEL_MISMATCH, RESOURCE_EXHAUSTED/SESSION_LIMIT.
+        """
+
+    @_abc_1.abstractmethod
     def GetCheckpoint(
         self,
         request: _session_service_pb2.GetCheckpointRequest,
@@ -321,6 +375,31 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_service_pb2.DeleteCheckpointResponse, _abc.Awaitable[_session_service_pb2.DeleteCheckpointResponse]]:
         """Deletes a checkpoint and the pages that nothing else needs. Idempotent:
         deleting what is not there succeeds.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportCheckpoint(
+        self,
+        request: _transfer_pb2.ExportCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_transfer_pb2.ExportCheckpointResponse], _abc.AsyncIterator[_transfer_pb2.ExportCheckpointResponse]]:
+        """Streams a checkpoint as a file that another server can import: journal,
+        media and pages. Give the bytes you have as `offset` to resume.
+        Errors: NOT_FOUND/CHECKPOINT_NOT_FOUND, DATA_LOSS/CHECKPOINT_CORRUPT.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportCheckpoint(
+        self,
+        request_iterator: _MaybeAsyncIterator[_transfer_pb2.ImportCheckpointRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_transfer_pb2.ImportCheckpointResponse, _abc.Awaitable[_transfer_pb2.ImportCheckpointResponse]]:
+        """Takes an exported file in and makes a checkpoint of it. Everything in it is
+        verified before anything is stored.
+        Errors: ALREADY_EXISTS/CHECKPOINT_EXISTS, INVALID_ARGUMENT/IMPORT_REFUSED,
+        UNSUPPORTED_MEDIA or MEDIA_UNREADABLE,
+        FAILED_PRECONDITION/MODEL_MISMATCH or CONTEXT_WINDOW_EXCEEDED,
+        RESOURCE_EXHAUSTED/PAYLOAD_TOO_LARGE or QUEUE_FULL.
         """
 
     @_abc_1.abstractmethod

@@ -57,7 +57,9 @@ class Usage(_message.Message):
     session's last Generate, Checkpoint or Restore. Never counted twice.
     """
     restored_tokens: _builtins.int
-    """Tokens whose KV cells came out of stored pages for this call."""
+    """Tokens whose KV cells came out of stored pages, for this call or in the
+    background since the session's last Generate, Checkpoint or Restore.
+    """
     generated_tokens: _builtins.int
     """Tokens the model sampled, an end-of-turn token included."""
     media_encoded: _builtins.int
