@@ -54,7 +54,14 @@ async def start_server(models_dir: Path, tmp_path: Path) -> AsyncIterator[StartS
         ) -> RunningServer:
             made = tiny.make(model, models_dir)
             folder = data_dir or tmp_path / "data"
-            defaults: dict[str, Any] = {"ctx_size": 2048, "parallel": 4, "threads": 1, "port": 0}
+            # Saving by itself is tested by those who ask for it; elsewhere costs should be plain to see.
+            defaults: dict[str, Any] = {
+                "ctx_size": 2048,
+                "parallel": 4,
+                "threads": 1,
+                "port": 0,
+                "autosave": "off",
+            }
             server = Server(
                 Settings(
                     model=made.model,

@@ -20,6 +20,7 @@ from holdfast_server.errors import StartupError
 from holdfast_server.llama.specs import ContextSpec
 from holdfast_server.rpc.interceptor import Gate, Phase
 from holdfast_server.rpc.service import SessionService
+from holdfast_server.sessions.janitor import Janitor
 from holdfast_server.sessions.limits import Limits
 from holdfast_server.sessions.manager import Sessions
 from holdfast_server.store.store import Store
@@ -88,7 +89,7 @@ class Server:
 
     async def _load(self) -> None:
         settings = self._settings
-        store = await Store.open(settings.data_dir)
+        store = await Store.open(settings.data_dir, max_bytes=settings.store_bytes)
         self._resources.push_async_callback(store.close)
         spec = EngineSpec(
             model=settings.model,
@@ -108,10 +109,17 @@ class Server:
         )
         self.engine = await asyncio.to_thread(LlamaEngine, spec, asyncio.get_running_loop())
         self._resources.push_async_callback(self.engine.stop)
-        sessions = Sessions(self.engine, store, self._limits)
+        sessions = Sessions(
+            self.engine,
+            store,
+            self._limits,
+            autosave=settings.autosave,
+            autosave_keep=settings.autosave_keep,
+        )
         self._resources.push_async_callback(sessions.close)
-        self._service.serve(sessions)
-        sessions.spawn(store.collect())
+        self._service.serve(sessions, strict_restore=settings.strict_restore)
+        janitor = asyncio.create_task(Janitor(sessions).run())
+        self._resources.push_async_callback(_end, janitor)
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
         for service in ("", SERVICE):
@@ -135,6 +143,11 @@ class Server:
             return True
         await self._set_health(_NOT_SERVING)
         return False
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
 
 
 def _check_address(host: str, port: int) -> None:

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from holdfast_server.errors import StartupError
+from holdfast_server.sessions.autosave import Mode
 
 
 def _flags(*names: str) -> dict[str, Any]:
@@ -98,6 +99,37 @@ class Settings(BaseSettings):
             json_schema_extra=_flags("--data-dir"),
         ),
     ] = Path("holdfast-data")
+    autosave: Annotated[
+        Mode,
+        Field(
+            description="When sessions are saved by themselves: turn (each Generate), idle, evict or off.",
+            json_schema_extra=_flags("--autosave"),
+        ),
+    ] = Mode.TURN
+    autosave_keep: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=100,
+            description="Automatic checkpoints to keep of a session.",
+            json_schema_extra=_flags("--autosave-keep"),
+        ),
+    ] = 2
+    store_bytes: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="Bytes that pages and media may take in the data directory; no bound by default.",
+            json_schema_extra=_flags("--store-bytes"),
+        ),
+    ] = None
+    strict_restore: Annotated[
+        bool,
+        Field(
+            description="Refuse a Restore that would have to recompute.",
+            json_schema_extra=_flags("--strict-restore"),
+        ),
+    ] = False
     grace: Annotated[
         float,
         Field(

@@ -17,6 +17,7 @@ from grpc_status import rpc_status
 from holdfast.v1 import checkpoint_pb2, session_pb2, usage_pb2
 from holdfast.v1 import session_service_pb2 as pb
 from holdfast.v1.session_service_pb2_grpc import SessionServiceServicer
+from tests.client.fake_transfer import FakeTransfers
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -61,10 +62,11 @@ class Failure:
         return details
 
 
-class FakeService(SessionServiceServicer):
+class FakeService(FakeTransfers, SessionServiceServicer):
     """Sessions in a dictionary; every append and every generation is one revision."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.requests: list[Message] = []
         self.failures: dict[str, Failure] = {}
         self.sessions: dict[str, session_pb2.Session] = {}
@@ -215,6 +217,21 @@ class FakeService(SessionServiceServicer):
             rebuild_reason="PAGE_CORRUPT",
             usage=usage_pb2.Usage(prefilled_tokens=9),
         )
+
+    async def UpdateSession(  # noqa: N802
+        self, request: pb.UpdateSessionRequest, context: Context
+    ) -> pb.UpdateSessionResponse:
+        await self._called(request, context)
+        session = await self._session(request.session_id, context)
+        changed = session_pb2.Session(labels=request.labels, ttl=request.ttl, revision=session.revision)
+        return pb.UpdateSessionResponse(session=changed)
+
+    async def UpdateCheckpoint(  # noqa: N802
+        self, request: pb.UpdateCheckpointRequest, context: Context
+    ) -> pb.UpdateCheckpointResponse:
+        await self._called(request, context)
+        checkpoint = checkpoint_pb2.Checkpoint(checkpoint_id=request.checkpoint_id, pinned=request.pinned)
+        return pb.UpdateCheckpointResponse(checkpoint=checkpoint)
 
     async def GetCheckpoint(  # noqa: N802
         self, request: pb.GetCheckpointRequest, context: Context

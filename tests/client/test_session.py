@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import grpc
 import pytest
@@ -149,7 +150,7 @@ async def test_rollback_returns_to_the_revision_of_the_checkpoint(fake: Fake, se
 async def test_fork_sends_what_it_is_given(fake: Fake, session: AsyncSession) -> None:
     await session.append("a")
     branch = await session.fork("other", revision=1, labels={"a": "b"}, seed=7)
-    request = fake.service.requests[-1]
+    request: Any = fake.service.requests[-1]
     assert (request.session_id, request.new_session_id, request.revision) == ("alice", "other", 1)
     assert (dict(request.labels), request.sampling.seed) == ({"a": "b"}, 7)
     assert (branch.id, branch.info.sampling.seed) == ("other", 7)

@@ -236,18 +236,57 @@ async def test_pages_of_other_weights_are_not_used(start_server: StartServer, tm
     await generate(after.stub, "b")
 
 
-async def test_another_vocabulary_is_refused(start_server: StartServer, tmp_path: Path) -> None:
+async def test_another_model_hears_the_conversation_anew(start_server: StartServer, tmp_path: Path) -> None:
+    before = await start_server(data_dir=tmp_path / "d")
+    await create(before.stub)
+    await append(before.stub, text("hello there"))
+    await generate(before.stub)
+    await append(before.stub, text("and what else?"))
+    await checkpoint(before.stub)
+    await before.server.drain(0)
+    # Without its projector it is another model: token ids and pictures mean something else.
+    after = await start_server(data_dir=tmp_path / "d", projector=False)
+    assert (await refusal(generate(after.stub)))[1] == "MODEL_MISMATCH"
+    reply = await restore(after.stub)
+    assert (reply.mode, reply.rebuild_reason) == (REBUILT, "MODEL_CHANGED")
+    assert reply.usage.prefilled_tokens == reply.session.token_count - 1
+    assert reply.session.revision == 3
+    await append(after.stub, text("go on"), session_id="b")
+    await generate(after.stub, "b")
+    assert (await checkpoint(after.stub, "b", "own")).checkpoint.token_count > 0
+
+
+async def test_another_model_that_cannot_see_says_so(start_server: StartServer, tmp_path: Path) -> None:
     before = await start_server(data_dir=tmp_path / "d")
     await fill(before.stub)
     await checkpoint(before.stub)
     await before.server.drain(0)
     after = await start_server(data_dir=tmp_path / "d", projector=False)
     code, why, _ = await refusal(restore(after.stub))
-    assert (code, why) == (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_MISMATCH")
-    assert (await refusal(after.stub.GetSession(pb.GetSessionRequest(session_id="b"))))[
+    assert (code, why) == (grpc.StatusCode.FAILED_PRECONDITION, "MODALITY_NOT_SUPPORTED")
+    gone = await refusal(after.stub.GetSession(pb.GetSessionRequest(session_id="b")))
+    assert gone[1] == "SESSION_NOT_FOUND"
+
+
+async def test_a_strict_server_restores_exactly_or_not_at_all(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    server = await start_server(data_dir=tmp_path / "d", strict_restore=True)
+    await fill(server.stub)
+    await checkpoint(server.stub)
+    assert (await restore(server.stub)).mode == RESTORED
+    await generate(server.stub)
+    before = (await server.stub.GetSession(pb.GetSessionRequest(session_id="a"))).session
+    flip(pages(server.data_dir)[0])
+    for call in (restore(server.stub, "d"), roll_back(server.stub)):
+        code, why, _ = await refusal(call)
+        assert (code, why) == (grpc.StatusCode.FAILED_PRECONDITION, "REBUILD_REFUSED")
+    assert (await refusal(server.stub.GetSession(pb.GetSessionRequest(session_id="d"))))[
         1
     ] == "SESSION_NOT_FOUND"
-    assert (await refusal(generate(after.stub)))[1] == "MODEL_MISMATCH"
+    after = (await server.stub.GetSession(pb.GetSessionRequest(session_id="a"))).session
+    assert (after.revision, after.token_count) == (before.revision, before.token_count)
+    assert (await generate(server.stub))[1]
 
 
 async def test_restores_run_beside_each_other_and_beside_generations(server: RunningServer) -> None:

@@ -60,7 +60,6 @@ async def test_eight_branches_fit_where_two_copies_would_not(start_server: Start
     await append(server.stub, raw("trunk " * 120))
     await generate(server.stub)
     names = [f"b{number}" for number in range(8)]
-    short = session_pb2.SamplingParams(temperature=0, max_tokens=4)
     for name in names:
         await fork(server.stub, name)
     for name in names:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from holdfast_server.store.blobs import BlobStore
-from holdfast_server.store.catalog import Catalog
+from holdfast_server.store.catalog import Catalog, Cost
+from holdfast_server.store.check import examine
 from holdfast_server.store.file_blobs import FileBlobs
 from holdfast_server.store.sql_catalog import SqlCatalog
 from holdfast_server.store.store import Store
@@ -40,6 +41,13 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BlobStore]
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    """A store that must be consistent when the test is over, whatever damage it did to files."""
     opened = await Store.open(tmp_path / "data")
     yield opened
     await opened.close()
+    again = await Store.open(tmp_path / "data")
+    await again.collect()
+    report = await examine(again)
+    assert [p.text for p in report.problems if p.cost is Cost.SPACE] + report.orphans == []
+    assert [p.text for p in report.problems if "journal" in p.text] == []
+    await again.close()

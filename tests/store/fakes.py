@@ -10,10 +10,12 @@ from holdfast_server.errors import HoldfastError, Reason
 from holdfast_server.store.blobs import BlobStore, check_blob_name
 from holdfast_server.store.catalog import (
     Catalog,
+    Checked,
     CheckpointRecord,
     Entry,
     FileStamp,
     PrefixMatch,
+    Reference,
     SessionRecord,
     Unreferenced,
 )
@@ -32,10 +34,10 @@ class MemoryBlobs(BlobStore):
         self.held[name] = data
         return not known
 
-    def get(self, name: str) -> bytes:
+    def get(self, name: str, *, limit: int | None = None) -> bytes:
         if check_blob_name(name) not in self.held:
             raise BlobMissing(f"blob {name} is missing")
-        return self.held[name]
+        return self.held[name][:limit]
 
     def size(self, name: str) -> int:
         return len(self.get(name))
@@ -196,10 +198,17 @@ class MemoryCatalog(Catalog):
         return self._checkpoints[record.owner, record.checkpoint_id][1]
 
     async def list_checkpoints(
-        self, owner: str, *, session_id: str = "", after_id: str = "", limit: int = 100
+        self,
+        owner: str,
+        *,
+        session_id: str = "",
+        after_id: str = "",
+        limit: int = 100,
+        automatic: bool = True,
     ) -> list[CheckpointRecord]:
         mine = [record for record, _, _ in self._checkpoints.values() if record.owner == owner]
-        found = [r for r in mine if r.checkpoint_id > after_id and session_id in ("", r.session_id)]
+        mine = [r for r in mine if session_id in ("", r.session_id) and (automatic or not r.automatic)]
+        found = [r for r in mine if r.checkpoint_id > after_id]
         return sorted(found, key=lambda record: record.checkpoint_id)[:limit]
 
     async def delete_checkpoint(self, owner: str, checkpoint_id: str) -> bool:
@@ -228,6 +237,13 @@ class MemoryCatalog(Catalog):
 
     async def drop_expired(self, now: int, *, limit: int = 100) -> int:
         return await self._drop(lambda record: bool(record.expires and record.expires <= now), limit)
+
+    async def trim_automatic(self, owner: str, session_id: str, keep: int) -> int:
+        mine = [r for r, _, _ in self._checkpoints.values() if (r.owner, r.session_id) == (owner, session_id)]
+        found = sorted((r for r in mine if r.automatic and not r.pinned), key=lambda record: -record.row)
+        for record in found[keep:]:
+            await self.delete_checkpoint(owner, record.checkpoint_id)
+        return len(found[keep:])
 
     async def drop_automatic(self, *, limit: int = 16) -> int:
         return await self._drop(lambda record: record.automatic, limit)
@@ -274,6 +290,17 @@ class MemoryCatalog(Catalog):
         media = {digest for _, _, used in self._entries.values() for digest in used}
         pages = {digest for _, _, used in self._checkpoints.values() for digest in used}
         return set(digests) & (media | pages)
+
+    async def check(self, place: tuple[int, int] = (0, 0), *, limit: int = 500) -> Checked:
+        return Checked((), None)
+
+    async def references(self, after: str = "", *, limit: int = 500) -> list[Reference]:
+        media = {(d, owner, True) for owner, _, used in self._entries.values() for d in used}
+        pages = {(d, r.owner, False) for r, _, used in self._checkpoints.values() for d in used}
+        return [Reference(*found) for found in sorted(media | pages) if found[0] > after][:limit]
+
+    async def holders(self, reference: Reference) -> str:
+        return ""
 
     async def close(self) -> None:
         pass

@@ -37,8 +37,11 @@ def test_any_contiguous_buffer_is_the_same_page(kind: type) -> None:
 def test_codec_is_raw_unless_lz4_pays() -> None:
     assert encode(COMPRESSIBLE, KEY).data[5] == Codec.LZ4
     assert encode(os.urandom(10_000), KEY).data[5] == Codec.RAW
-    # LZ4 would win a little here, less than the 3 % that a decompression is worth.
-    assert encode(os.urandom(10_000) + bytes(200), KEY).data[5] == Codec.RAW
+    # LZ4 would win a little here, less than a decompression is worth.
+    assert encode(os.urandom(10_000) + bytes(2_000), KEY).data[5] == Codec.RAW
+    # A piece of a large page decides whether the whole is tried.
+    assert encode(bytes(100_000) + os.urandom(100_000) + bytes(100_000), KEY).data[5] == Codec.RAW
+    assert encode(bytes(300_000), KEY).data[5] == Codec.LZ4
 
 
 def test_the_key_decides_the_name() -> None:

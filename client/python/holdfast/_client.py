@@ -4,14 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
+from os import PathLike
 from types import TracebackType
-from typing import Self, Unpack
+from typing import BinaryIO, Self, Unpack
 
-from holdfast import _convert, _health
+from holdfast import _convert, _health, _transfer
 from holdfast._channel import Channel, call
 from holdfast._session import AsyncSession, checkpoint_id, restore_result
+from holdfast._transfer import Progress
 from holdfast._types import (
     CheckpointInfo,
+    ExportResult,
+    ImportResult,
     RestoreResult,
     SamplingOptions,
     ServerInfo,
@@ -53,19 +58,22 @@ class AsyncClient:
         *,
         chat_format: str | None = None,
         labels: Mapping[str, str] | None = None,
+        ttl: timedelta | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> AsyncSession:
         """Creates an empty session. Empty id: the server chooses.
 
         `chat_format` is "template", "raw", or None for the model's template
-        where it has one. `sampling` sets the session's defaults. Raises
-        HoldfastError.
+        where it has one. The server deletes the session when it has not been
+        used for `ttl` (1 second to 10 years; None is for ever). `sampling` sets
+        the session's defaults. Raises HoldfastError.
         """
         request = pb.CreateSessionRequest(
             session_id=session_id,
             chat_format=_convert.chat_format_to_pb(chat_format),
             sampling=_convert.sampling_to_pb(sampling),
             labels=labels,
+            ttl=_convert.duration_to_pb(ttl),
         )
         response = await call(self._channel.stub.CreateSession, request, self._timeout)
         return self._handle(response.session)
@@ -123,10 +131,73 @@ class AsyncClient:
             if not (token := page.next_page_token):
                 return
 
+    async def update_checkpoint(
+        self,
+        checkpoint: CheckpointInfo | str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        ttl: timedelta | None = None,
+        forever: bool = False,
+        pinned: bool | None = None,
+    ) -> CheckpointInfo:
+        """Changes what is given and leaves the rest. Raises HoldfastError.
+
+        `ttl` counts from the checkpoint's creation; `forever` takes it away.
+        What is pinned stays whatever its age and however full the store is.
+        """
+        if forever and ttl is not None:
+            raise ValueError("give ttl or forever, not both")
+        given = {
+            "labels": labels is not None,
+            "ttl": ttl is not None or forever,
+            "pinned": pinned is not None,
+        }
+        if not any(given.values()):
+            return await self.get_checkpoint(checkpoint_id(checkpoint))
+        request = pb.UpdateCheckpointRequest(
+            checkpoint_id=checkpoint_id(checkpoint),
+            labels=labels,
+            ttl=_convert.duration_to_pb(ttl),
+            pinned=bool(pinned),
+            update_mask=_convert.changed(**given),
+        )
+        response = await call(self._channel.stub.UpdateCheckpoint, request, self._timeout)
+        return _convert.checkpoint_info(response.checkpoint)
+
     async def delete_checkpoint(self, checkpoint: CheckpointInfo | str) -> None:
         """Deletes a checkpoint. Fine where there is none. Raises HoldfastError."""
         request = pb.DeleteCheckpointRequest(checkpoint_id=checkpoint_id(checkpoint))
         await call(self._channel.stub.DeleteCheckpoint, request, self._timeout)
+
+    async def export_checkpoint(
+        self,
+        checkpoint: CheckpointInfo | str,
+        target: str | PathLike[str] | BinaryIO,
+        progress: Progress | None = None,
+    ) -> ExportResult:
+        """Saves a checkpoint as a file that another server can import.
+
+        `target` is a path or a binary file. A broken connection is resumed. At a
+        path, the bytes gather beside it in `<name>.part`; what an earlier
+        attempt left there is gone on with, and the file appears when it is
+        whole. `progress` is called with the bytes that are done, and the total
+        or None. Raises HoldfastError.
+        """
+        return await _transfer.export(self._channel, checkpoint_id(checkpoint), target, progress)
+
+    async def import_checkpoint(
+        self,
+        source: str | PathLike[str] | BinaryIO,
+        checkpoint_id: str = "",
+        progress: Progress | None = None,
+    ) -> ImportResult:
+        """Makes a checkpoint of an exported file. Empty id: the one it was exported under.
+
+        `source` is a path or a binary file; where it can be sought in, a broken
+        connection is resumed. `progress` is called with the bytes that are
+        sent, and the total or None. Raises HoldfastError.
+        """
+        return await _transfer.import_(self._channel, source, checkpoint_id, progress)
 
     async def server_info(self) -> ServerInfo:
         """Versions, model and limits. Raises HoldfastError."""

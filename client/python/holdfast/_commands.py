@@ -17,6 +17,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from holdfast import _transfer_commands
 from holdfast._client import DEFAULT_ADDRESS
 from holdfast._sync import Client
 from holdfast._types import ServingStatus
@@ -46,7 +47,12 @@ def health(address: Address = DEFAULT_ADDRESS, timeout: Timeout = 5.0) -> None:
     raise typer.Exit(0 if status is ServingStatus.SERVING else 1)
 
 
-_OWN = {"version": version, "health": health}
+_OWN: dict[str, Callable[..., None]] = {
+    "version": version,
+    "health": health,
+    "export": _transfer_commands.export,
+    "import": _transfer_commands.import_,
+}
 
 
 def run(arguments: list[str]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC
+from datetime import UTC, timedelta
 from enum import StrEnum
 from typing import TypeVar
 
+from google.protobuf import duration_pb2, field_mask_pb2
 from google.protobuf.descriptor import EnumDescriptor
 
 from holdfast._types import (
@@ -59,6 +60,19 @@ def sampling_to_pb(options: SamplingOptions) -> session_pb2.SamplingParams:
     return session_pb2.SamplingParams(**options)
 
 
+def duration_to_pb(span: timedelta | None) -> duration_pb2.Duration | None:
+    if span is None:
+        return None
+    duration = duration_pb2.Duration()
+    duration.FromTimedelta(span)
+    return duration
+
+
+def changed(**fields: object) -> field_mask_pb2.FieldMask:
+    """A mask of the fields that are given: not None, not False."""
+    return field_mask_pb2.FieldMask(paths=[name for name, value in fields.items() if value])
+
+
 def sampling(pb: session_pb2.SamplingParams) -> Sampling:
     """Presence becomes None."""
     return Sampling(
@@ -89,6 +103,8 @@ def session_info(pb: session_pb2.Session) -> SessionInfo:
         create_time=pb.create_time.ToDatetime(UTC),
         update_time=pb.update_time.ToDatetime(UTC),
         model=pb.model,
+        ttl=pb.ttl.ToTimedelta() if pb.HasField("ttl") else None,
+        expire_time=pb.expire_time.ToDatetime(UTC) if pb.HasField("expire_time") else None,
     )
 
 
@@ -128,6 +144,8 @@ def checkpoint_info(pb: checkpoint_pb2.Checkpoint, cost: usage_pb2.Usage | None 
         create_time=pb.create_time.ToDatetime(UTC),
         model=pb.model,
         compatibility_key=pb.compatibility_key,
+        expire_time=pb.expire_time.ToDatetime(UTC) if pb.HasField("expire_time") else None,
+        pinned=pb.pinned,
         usage=usage(cost) if cost is not None else None,
     )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
@@ -117,10 +119,14 @@ class AsyncSession:
         checkpoint_id: str = "",
         *,
         labels: Mapping[str, str] | None = None,
+        ttl: timedelta | None = None,
+        pinned: bool = False,
         timeout: float | None = None,
     ) -> CheckpointInfo:
         """Freezes the session as it is; durable when it returns. Empty id: the server chooses.
 
+        The server deletes it after `ttl` (1 second to 10 years; None is never);
+        what is `pinned` stays whatever its age and however full the store is.
         Waits for what is still being computed, so that `timeout` (seconds) is
         none unless given. Raises HoldfastError.
         """
@@ -129,6 +135,8 @@ class AsyncSession:
             checkpoint_id=checkpoint_id,
             expected_revision=await self._expected_revision(),
             labels=labels,
+            ttl=_convert.duration_to_pb(ttl),
+            pinned=pinned,
         )
         response = await call(self._channel.stub.Checkpoint, request, timeout)
         return _convert.checkpoint_info(response.checkpoint, response.usage)
@@ -172,6 +180,31 @@ class AsyncSession:
         request = pb.GetSessionRequest(session_id=self.id)
         response = await call(self._channel.stub.GetSession, request, self._timeout)
         self._saw(response.session)
+        return self._info
+
+    async def update(
+        self,
+        *,
+        labels: Mapping[str, str] | None = None,
+        ttl: timedelta | None = None,
+        forever: bool = False,
+    ) -> SessionInfo:
+        """Changes what is given and leaves the rest; `forever` takes the ttl away. Raises HoldfastError."""
+        if forever and ttl is not None:
+            raise ValueError("give ttl or forever, not both")
+        given = {"labels": labels is not None, "ttl": ttl is not None or forever}
+        if not any(given.values()):
+            return await self.refresh()
+        request = pb.UpdateSessionRequest(
+            session_id=self.id,
+            labels=labels,
+            ttl=_convert.duration_to_pb(ttl),
+            update_mask=_convert.changed(**given),
+        )
+        response = await call(self._channel.stub.UpdateSession, request, self._timeout)
+        seen = _convert.session_info(response.session)
+        # Not the revision: what others wrote is accepted by `refresh` alone.
+        self._info = replace(self._info, labels=seen.labels, ttl=seen.ttl, expire_time=seen.expire_time)
         return self._info
 
     async def delete(self) -> None:

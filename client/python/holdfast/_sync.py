@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -136,6 +137,7 @@ class Session:
     complete = sync(AsyncSession.complete)
     checkpoint = sync(AsyncSession.checkpoint)
     refresh = sync(AsyncSession.refresh)
+    update = sync(AsyncSession.update)
     delete = sync(AsyncSession.delete)
 
     def generate(self, *, timeout: float | None = None, **sampling: Unpack[SamplingOptions]) -> Generation:
@@ -203,10 +205,13 @@ class Client:
         *,
         chat_format: str | None = None,
         labels: Mapping[str, str] | None = None,
+        ttl: timedelta | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Session:
         """Creates an empty session; see AsyncClient.create_session. Raises HoldfastError."""
-        create = self._async.create_session(session_id, chat_format=chat_format, labels=labels, **sampling)
+        create = self._async.create_session(
+            session_id, chat_format=chat_format, labels=labels, ttl=ttl, **sampling
+        )
         return Session(self._bridge, self._bridge.run(create))
 
     def session(self, session_id: str) -> Session:
@@ -224,7 +229,10 @@ class Client:
     delete_session = sync(AsyncClient.delete_session)
     get_checkpoint = sync(AsyncClient.get_checkpoint)
     list_checkpoints = sync_iterator(AsyncClient.list_checkpoints)
+    update_checkpoint = sync(AsyncClient.update_checkpoint)
     delete_checkpoint = sync(AsyncClient.delete_checkpoint)
+    export_checkpoint = sync(AsyncClient.export_checkpoint)
+    import_checkpoint = sync(AsyncClient.import_checkpoint)
     server_info = sync(AsyncClient.server_info)
     health = sync(AsyncClient.health)
     wait_until_serving = sync(AsyncClient.wait_until_serving)

@@ -54,6 +54,7 @@ class FinishReason(StrEnum):
     STOP_STRING = "stop_string"
     MAX_TOKENS = "max_tokens"
     CONTEXT_FULL = "context_full"
+    CANCELLED = "cancelled"
 
 
 class RestoreMode(StrEnum):
@@ -142,6 +143,10 @@ class SessionInfo:
     update_time: datetime
     """When its journal last grew, in UTC."""
     model: str
+    ttl: timedelta | None = None
+    """How long it lives after its last use; None is for ever."""
+    expire_time: datetime | None = None
+    """When it is deleted unless it is used before, in UTC."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +202,10 @@ class CheckpointInfo:
     """In UTC."""
     model: str
     compatibility_key: str
+    expire_time: datetime | None = None
+    """When it is deleted unless it is pinned then, in UTC; None is never."""
+    pinned: bool = False
+    """Whether it is kept whatever its age and however full the store is."""
     usage: Usage | None = field(default=None, compare=False)
     """What taking it cost; None when it was read or listed."""
 
@@ -210,6 +219,24 @@ class RestoreResult(Generic[S]):
     rebuild_reason: str
     """When rebuilt: PAGE_CORRUPT, PAGE_MISSING, KEY_MISMATCH or STATE_REFUSED."""
     usage: Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportResult:
+    """A checkpoint that was exported, whole and verified."""
+
+    total_bytes: int
+    sha256: str
+    """Of the file, in hexadecimal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportResult:
+    """A checkpoint that was imported."""
+
+    checkpoint: CheckpointInfo
+    pages_imported: bool
+    """False when its KV state was left out, because this server could not use it; it will be recomputed."""
 
 
 class Delta(str):

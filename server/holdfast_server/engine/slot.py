@@ -102,7 +102,9 @@ class Slot:
     @property
     def settled(self) -> bool:
         """Whether all but a held-back token is in the cache."""
-        return not self.pending or (len(self.pending) == 1 and self.prefillable == 0)
+        if len(self.pending) > 1:
+            return False
+        return not self.pending or (isinstance(self.pending[0], PendingText) and self.prefillable == 0)
 
     @property
     def prefillable(self) -> int:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from holdfast.v1 import checkpoint_pb2, chunk_pb2, session_pb2, session_service_pb2, usage_pb2
+from holdfast.v1 import checkpoint_pb2, chunk_pb2, session_pb2, session_service_pb2, transfer_pb2, usage_pb2
 from holdfast_server.engine.api import EngineInfo, Piece, StopCause
 from holdfast_server.errors import HoldfastError, Reason, invalid
+from holdfast_server.sessions.checkpoints import CheckpointSpec
+from holdfast_server.sessions.exporting import Frame
 from holdfast_server.sessions.generation import Event
+from holdfast_server.sessions.importing import Imported, Part
 from holdfast_server.sessions.limits import Limits
 from holdfast_server.sessions.session import (
     ChatFormat,
@@ -48,6 +54,7 @@ _CAUSES = {
     StopCause.STOP_STRING: session_service_pb2.FINISH_REASON_STOP_STRING,
     StopCause.MAX_TOKENS: session_service_pb2.FINISH_REASON_MAX_TOKENS,
     StopCause.CONTEXT_FULL: session_service_pb2.FINISH_REASON_CONTEXT_FULL,
+    StopCause.CANCELLED: session_service_pb2.FINISH_REASON_CANCELLED,
 }
 _MEMORY_KINDS = {"plain": session_service_pb2.MEMORY_KIND_PLAIN}
 _SAMPLING_FIELDS = (
@@ -95,6 +102,55 @@ def sampling(message: session_pb2.SamplingParams) -> Sampling:
     return Sampling(**values, stop=tuple(message.stop) or None)
 
 
+def ttl(message: Message) -> int | None:
+    """Nanoseconds of the `ttl` field, None when it is unset. Raises INVALID_FIELD for what is no duration."""
+    if not message.HasField("ttl"):
+        return None
+    try:
+        nanoseconds: int = message.ttl.ToNanoseconds()  # type: ignore[attr-defined]
+    except ValueError as error:
+        raise invalid("ttl", "is not a duration") from error
+    if nanoseconds <= 0:  # zero has a meaning of its own further in
+        raise invalid("ttl", "must be from 1 second to 10 years")
+    return nanoseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What an Update call asks for; None leaves a field as it is, a `ttl` of 0 is for ever."""
+
+    labels: dict[str, str] | None
+    ttl: int | None
+    pinned: bool | None
+
+
+def changes(message: Any, known: Sequence[str]) -> Changes:
+    """The fields that the mask names, or where it is empty those that are set.
+
+    Raises INVALID_FIELD for paths that are not `known`.
+    """
+    paths = set(message.update_mask.paths) or {field.name for field, _ in message.ListFields()}
+    if unknown := set(message.update_mask.paths) - {*known, "*"}:
+        raise invalid("update_mask", f"may name {', '.join(known)} or *, not {min(unknown)[:64]!r}")
+    chosen = set(known) if "*" in paths else paths
+    return Changes(
+        labels=dict(message.labels) if "labels" in chosen else None,
+        ttl=(ttl(message) or 0) if "ttl" in chosen else None,
+        pinned=message.pinned if "pinned" in chosen else None,
+    )
+
+
+def checkpoint_spec(request: session_service_pb2.CheckpointRequest) -> CheckpointSpec:
+    """What a client wants of a checkpoint."""
+    return CheckpointSpec(
+        checkpoint_id=request.checkpoint_id,
+        labels=request.labels,
+        ttl=ttl(request),
+        pinned=request.pinned,
+        request_id=request.request_id,
+    )
+
+
 def page_size(value: int) -> int:
     """Raises INVALID_FIELD outside 0 to 1,000; 0 is the server's choice."""
     if not 0 <= value <= MAX_PAGE_SIZE:
@@ -119,6 +175,8 @@ def session(view: SessionView) -> session_pb2.Session:
         create_time=_timestamp(record.created),
         update_time=_timestamp(record.updated),
         model=record.model,
+        ttl=None if record.ttl is None else _span(record.ttl),
+        expire_time=None if record.expires is None else _timestamp(record.expires),
     )
 
 
@@ -142,6 +200,30 @@ def checkpoint(record: CheckpointRecord) -> checkpoint_pb2.Checkpoint:
         create_time=_timestamp(record.created),
         model=record.model,
         compatibility_key=record.compatibility_key,
+        expire_time=None if record.expires is None else _timestamp(record.expires),
+        pinned=record.pinned,
+    )
+
+
+def frame(value: Frame) -> transfer_pb2.ExportCheckpointResponse:
+    """A part of an exported file."""
+    return transfer_pb2.ExportCheckpointResponse(
+        offset=value.offset, data=value.data, total_bytes=value.total_bytes, digest=value.digest
+    )
+
+
+async def parts(messages: AsyncIterator[transfer_pb2.ImportCheckpointRequest]) -> AsyncIterator[Part]:
+    """The parts of a file that is imported."""
+    async for message in messages:
+        yield Part(message.upload_id, message.offset, message.data, message.complete, message.checkpoint_id)
+
+
+def imported(value: Imported) -> transfer_pb2.ImportCheckpointResponse:
+    """What became of an import."""
+    return transfer_pb2.ImportCheckpointResponse(
+        received_bytes=value.received_bytes,
+        checkpoint=checkpoint(value.checkpoint) if value.checkpoint else None,
+        pages_imported=value.pages_imported,
     )
 
 
@@ -213,7 +295,11 @@ def _timestamp(nanoseconds: int) -> Timestamp:
     return stamp
 
 
-def _duration(seconds: float) -> Duration:
+def _span(nanoseconds: int) -> Duration:
     duration = Duration()
-    duration.FromNanoseconds(int(seconds * 1e9))
+    duration.FromNanoseconds(nanoseconds)
     return duration
+
+
+def _duration(seconds: float) -> Duration:
+    return _span(int(seconds * 1e9))

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
 import grpc.aio
 
-from holdfast.v1 import checkpoint_pb2, session_service_pb2, session_service_pb2_grpc
+from holdfast.v1 import checkpoint_pb2, session_service_pb2, session_service_pb2_grpc, transfer_pb2
 from holdfast_server import __version__
 from holdfast_server.errors import invalid
 from holdfast_server.rpc import convert
+from holdfast_server.sessions import lifetimes
 from holdfast_server.sessions.checkpoints import Checkpoints, Restored
+from holdfast_server.sessions.exporting import export
 from holdfast_server.sessions.generation import generate
+from holdfast_server.sessions.importing import Imports
 from holdfast_server.sessions.manager import Sessions
 
 pb = session_service_pb2
+transfer = transfer_pb2
 Context = grpc.aio.ServicerContext[Any, Any]
 T = TypeVar("T")
 
@@ -30,10 +34,11 @@ class SessionService(session_service_pb2_grpc.SessionServiceServicer):
     def __init__(self) -> None:
         self._sessions: Sessions | None = None
 
-    def serve(self, sessions: Sessions) -> None:
+    def serve(self, sessions: Sessions, *, strict_restore: bool = False) -> None:
         """Hands over what the handlers work on, once it is loaded."""
         self._sessions = sessions
-        self._checkpoints = Checkpoints(sessions)
+        self._checkpoints = Checkpoints(sessions, strict_restore=strict_restore)
+        self._imports = Imports(sessions)
 
     @property
     def sessions(self) -> Sessions:
@@ -51,6 +56,8 @@ class SessionService(session_service_pb2_grpc.SessionServiceServicer):
             convert.chat_format(request.chat_format),
             convert.sampling(request.sampling),
             request.labels,
+            convert.ttl(request),
+            request.request_id,
         )
         return pb.CreateSessionResponse(session=convert.session(view))
 
@@ -66,6 +73,15 @@ class SessionService(session_service_pb2_grpc.SessionServiceServicer):
         page, token = _page([convert.session(view) for view in views], size, "session_id")
         return pb.ListSessionsResponse(sessions=page, next_page_token=token)
 
+    async def UpdateSession(
+        self, request: pb.UpdateSessionRequest, context: Context
+    ) -> pb.UpdateSessionResponse:
+        change = convert.changes(request, ("labels", "ttl"))
+        view = await lifetimes.update_session(
+            self.sessions, OWNER, request.session_id, change.labels, change.ttl
+        )
+        return pb.UpdateSessionResponse(session=convert.session(view))
+
     async def DeleteSession(
         self, request: pb.DeleteSessionRequest, context: Context
     ) -> pb.DeleteSessionResponse:
@@ -77,28 +93,31 @@ class SessionService(session_service_pb2_grpc.SessionServiceServicer):
     ) -> pb.AppendChunksResponse:
         expected = request.expected_revision if request.HasField("expected_revision") else None
         chunks = convert.chunks(request.chunks)
-        view, usage = await self.sessions.append(OWNER, request.session_id, chunks, expected)
+        view, usage = await self.sessions.append(
+            OWNER, request.session_id, chunks, expected, request.request_id
+        )
         return pb.AppendChunksResponse(session=convert.session(view), usage=convert.usage(usage))
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:  # type: ignore[override]
         expected = request.expected_revision if request.HasField("expected_revision") else None
         choice = convert.sampling(request.sampling)
-        events = generate(self.sessions, OWNER, request.session_id, choice, expected)
+        events = generate(self.sessions, OWNER, request.session_id, choice, expected, request.request_id)
         async with aclosing(events):
             async for event in events:
                 await context.write(convert.event(event))
 
     async def Checkpoint(self, request: pb.CheckpointRequest, context: Context) -> pb.CheckpointResponse:
         expected = request.expected_revision if request.HasField("expected_revision") else None
-        record, usage = await self._checkpoints.take(
-            OWNER, request.session_id, request.checkpoint_id, expected, request.labels
-        )
+        spec = convert.checkpoint_spec(request)
+        record, usage = await self._checkpoints.take(OWNER, request.session_id, spec, expected)
         return pb.CheckpointResponse(checkpoint=convert.checkpoint(record), usage=convert.usage(usage))
 
     async def Restore(self, request: pb.RestoreRequest, context: Context) -> pb.RestoreResponse:
         target = request.WhichOneof("target")
         if target == "new_session_id":
-            restored = await self._checkpoints.restore(OWNER, request.checkpoint_id, request.new_session_id)
+            restored = await self._checkpoints.restore(
+                OWNER, request.checkpoint_id, request.new_session_id, request.request_id
+            )
         elif target == "rollback_session_id":
             restored = await self._checkpoints.roll_back(
                 OWNER, request.checkpoint_id, request.rollback_session_id
@@ -115,6 +134,7 @@ class SessionService(session_service_pb2_grpc.SessionServiceServicer):
             request.revision if request.HasField("revision") else None,
             convert.sampling(request.sampling),
             request.labels,
+            request.request_id,
         )
         return pb.ForkSessionResponse(session=convert.session(view), usage=convert.usage(usage))
 
@@ -128,15 +148,37 @@ class SessionService(session_service_pb2_grpc.SessionServiceServicer):
         self, request: pb.ListCheckpointsRequest, context: Context
     ) -> pb.ListCheckpointsResponse:
         size = convert.page_size(request.page_size)
-        records = await self._checkpoints.list(OWNER, request.session_id, request.page_token, size + 1)
+        records = await self._checkpoints.list(
+            OWNER, request.session_id, request.page_token, size + 1, automatic=request.include_automatic
+        )
         page, token = _page([convert.checkpoint(record) for record in records], size, "checkpoint_id")
         return pb.ListCheckpointsResponse(checkpoints=page, next_page_token=token)
+
+    async def UpdateCheckpoint(
+        self, request: pb.UpdateCheckpointRequest, context: Context
+    ) -> pb.UpdateCheckpointResponse:
+        change = convert.changes(request, ("labels", "ttl", "pinned"))
+        record = await lifetimes.update_checkpoint(
+            self.sessions, OWNER, request.checkpoint_id, change.labels, change.ttl, change.pinned
+        )
+        return pb.UpdateCheckpointResponse(checkpoint=convert.checkpoint(record))
 
     async def DeleteCheckpoint(
         self, request: pb.DeleteCheckpointRequest, context: Context
     ) -> pb.DeleteCheckpointResponse:
         await self._checkpoints.delete(OWNER, request.checkpoint_id)
         return pb.DeleteCheckpointResponse()
+
+    async def ExportCheckpoint(self, request: transfer.ExportCheckpointRequest, context: Context) -> None:  # type: ignore[override]
+        frames = export(self.sessions.store, OWNER, request.checkpoint_id, request.offset)
+        async with aclosing(frames):
+            async for frame in frames:
+                await context.write(convert.frame(frame))
+
+    async def ImportCheckpoint(
+        self, request_iterator: AsyncIterator[transfer.ImportCheckpointRequest], context: Context
+    ) -> transfer.ImportCheckpointResponse:
+        return convert.imported(await self._imports.receive(OWNER, convert.parts(request_iterator)))
 
     async def GetServerInfo(
         self, request: pb.GetServerInfoRequest, context: Context

@@ -32,7 +32,7 @@ _RECORD = struct.Struct("<4sIQ")
 _DIGEST_BYTES = 32
 _SKIPPED_BYTES = 1 << 20
 
-Bytes = bytes | memoryview
+Bytes = bytes | bytearray | memoryview
 Read = Callable[[int, int], bytes]
 """(offset, size) to that part of a file, shorter only at its end."""
 
@@ -83,21 +83,22 @@ class Writer:
 
     def start(self) -> bytes:
         """What comes first."""
-        return self._seen(_START.pack(_MAGIC, VERSION, 0))
+        header = _START.pack(_MAGIC, VERSION, 0)
+        self._all.update(header)
+        return header
 
     def record(self, kind: Kind, body: Bytes) -> list[Bytes]:
         """One record, as pieces; the body is not copied."""
         size = memoryview(body).nbytes
         header = _RECORD.pack(kind.encode(), 0, size)
-        return [self._seen(header), self._seen(body), self._seen(blake3(body).digest())]
+        pieces: list[Bytes] = [header, body, blake3(body).digest()]
+        for piece in pieces:
+            self._all.update(piece)
+        return pieces
 
     def finish(self) -> list[Bytes]:
         """The last record."""
         return self.record(Kind.DONE, self._all.digest())
-
-    def _seen(self, data: Bytes) -> Bytes:
-        self._all.update(data)
-        return data
 
 
 class Reader:

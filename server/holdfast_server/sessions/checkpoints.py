@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
-import numpy as np
-
-from holdfast_server.engine.api import KvState
 from holdfast_server.errors import HoldfastError, Reason
-from holdfast_server.sessions import manifest as manifests
-from holdfast_server.sessions import prefix
+from holdfast_server.sessions import journal
 from holdfast_server.sessions.live import LiveSession, Loaded
-from holdfast_server.sessions.manager import Sessions, new_id
-from holdfast_server.sessions.manifest import Manifest, ManifestPage
-from holdfast_server.sessions.session import SessionView, Usage, check_id, check_labels, check_revision
+from holdfast_server.sessions.manager import Sessions
+from holdfast_server.sessions.pager import Kept, PagesGone
+from holdfast_server.sessions.session import (
+    SessionView,
+    Usage,
+    check_id,
+    check_labels,
+    check_request_id,
+    check_revision,
+    check_ttl,
+    new_id,
+)
+from holdfast_server.sessions.translation import Translator
 from holdfast_server.store.catalog import CheckpointRecord, SessionRecord
-from holdfast_server.store.pages import PageRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,42 +34,70 @@ class Restored:
     usage: Usage
 
 
+@dataclass(frozen=True, slots=True)
+class CheckpointSpec:
+    """What a client wants of a checkpoint; empty id: the server chooses."""
+
+    checkpoint_id: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    ttl: int | None = None
+    """Nanoseconds after its creation."""
+    pinned: bool = False
+    request_id: str = ""
+
+
 class Checkpoints:
     """Everything about checkpoints. Event loop only.
 
     Every method raises HoldfastError, with the reasons that the service names.
     """
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, *, strict_restore: bool = False) -> None:
+        """With `strict_restore`, a restore that would have to recompute is refused."""
+        self._strict = strict_restore
+        self._translator = Translator(sessions.engine, sessions.store, sessions.composer)
         self._sessions = sessions
         self._engine = sessions.engine
         self._store = sessions.store
         self._catalog = sessions.store.catalog
+        self._pager = sessions.pager
 
     async def take(
-        self,
-        owner: str,
-        session_id: str,
-        checkpoint_id: str,
-        expected_revision: int | None,
-        labels: Mapping[str, str],
+        self, owner: str, session_id: str, spec: CheckpointSpec, expected_revision: int | None = None
     ) -> tuple[CheckpointRecord, Usage]:
         """Freezes a session; writes only pages that its stored ones do not hold yet."""
         started = time.monotonic()
-        checkpoint_id = checkpoint_id or new_id("c")
+        check_request_id(spec.request_id)
+        spec = replace(spec, checkpoint_id=spec.checkpoint_id or new_id("c", spec.request_id))
         check_id("session_id", session_id)
-        check_id("checkpoint_id", checkpoint_id)
-        check_labels(labels)
+        check_id("checkpoint_id", spec.checkpoint_id)
+        check_labels(spec.labels)
+        check_ttl(spec.ttl)
         async with self._sessions.registry.use(owner, session_id) as live, live.writing():
+            made = await self._made_by(owner, spec)
+            if made is not None:
+                return made, Usage(prompt_tokens=made.token_count)
             check_revision(live.record, expected_revision)
             async with self._sessions.residency.hold(live, live.tokens) as loaded:
                 usage = await self._settle(live, loaded)
-                async with self._store.writing():
-                    manifest = await self._write_pages(live, usage)
-                    record = await self._commit(live, checkpoint_id, labels, manifest)
-                    live.pages = manifest.pages
+                kept = await self._keep(live, spec)
+            usage.raw_bytes, usage.stored_bytes = kept.raw_bytes, kept.stored_bytes
+            usage.pages_written = kept.pages_written
+            usage.store_seconds += kept.store_seconds
+            usage.state_seconds += kept.state_seconds
         usage.total_seconds = time.monotonic() - started
-        return record, usage
+        return kept.record, usage
+
+    async def _made_by(self, owner: str, spec: CheckpointSpec) -> CheckpointRecord | None:
+        """The checkpoint that the first of two equal requests made."""
+        try:
+            made = await self._catalog.get_checkpoint(owner, spec.checkpoint_id)
+        except HoldfastError as error:
+            if error.reason is not Reason.CHECKPOINT_NOT_FOUND:
+                raise
+            return None
+        request_id = journal.decode_settings(made.settings).request_id
+        return made if spec.request_id and request_id == spec.request_id else None
 
     async def _settle(self, live: LiveSession, loaded: Loaded) -> Usage:
         """Waits until the whole session is in the cache; what that and loading it cost."""
@@ -91,86 +122,46 @@ class Checkpoints:
             store_seconds=loaded.store_seconds,
         )
 
-    async def _write_pages(self, live: LiveSession, usage: Usage) -> Manifest:
-        owner = live.record.owner
-        if not await self._are_stored(live.pages):
-            live.pages = ()  # the checkpoint they came from was deleted
-        covered = sum(page.cells for page in live.pages)
-        state = await self._engine.read(live.key, live.spans, covered)
-        started = time.monotonic()
-        contents = [page.content.data for page in state.pages]
-        contents += [state.logits.view(np.uint8).data] if state.logits is not None else []
-        put = await asyncio.gather(*(self._store.put_page(owner, content) for content in contents))
-        usage.state_seconds += state.seconds
-        usage.store_seconds += time.monotonic() - started
-        usage.raw_bytes = sum(content.nbytes for content in contents)
-        usage.pages_written = sum(page.new for page in put)
-        usage.stored_bytes = sum(page.ref.stored_bytes for page in put if page.new)
-        return _manifest(live, state, [page.ref for page in put])
-
-    async def _are_stored(self, pages: Sequence[ManifestPage]) -> bool:
-        """Whether something refers to every page, so that none can be collected."""
-        digests = [page.ref.digest for page in pages]
-        slices = [digests[start : start + 500] for start in range(0, len(digests), 500)]
-        found = [await self._catalog.referenced(some) for some in slices]
-        return sum(map(len, found)) == len(set(digests))
-
-    async def _commit(
-        self, live: LiveSession, checkpoint_id: str, labels: Mapping[str, str], manifest: Manifest
-    ) -> CheckpointRecord:
-        session, refs = live.record, manifest.refs
-        record = CheckpointRecord(
-            owner=session.owner,
-            checkpoint_id=checkpoint_id,
-            session_id=session.session_id,
-            head=session.head,
-            revision=session.revision,
-            token_count=session.token_count,
-            position=session.position,
-            labels=dict(labels),
-            model=session.model,
-            compatibility_key=self._engine.info.compatibility_key,
-            page_count=len(refs),
-            raw_bytes=sum(ref.raw_bytes for ref in refs),
-            stored_bytes=sum(ref.stored_bytes for ref in refs),
-            created=time.time_ns(),
-            settings=session.settings,
-        )
-        spans, ends = live.spans, list(accumulate(page.cells for page in manifest.pages))
-        return await self._catalog.create_checkpoint(
+    async def _keep(self, live: LiveSession, spec: CheckpointSpec) -> Kept:
+        """Freezes and writes; the whole state where stored pages it builds on are gone."""
+        record = self._pager.describe(live.record, spec.checkpoint_id)
+        record = replace(
             record,
-            manifest=manifests.encode(manifest),
-            pages=[ref.digest for ref in refs],
-            prefixes=await self._store.prefix_digests(session.owner, prefix.parts(spans, ends)),
+            labels=dict(spec.labels),
+            pinned=spec.pinned,
+            expires=record.created + spec.ttl if spec.ttl else None,
+            settings=journal.encode_settings(replace(live.settings, request_id=spec.request_id)),
         )
+        try:
+            kept = await self._pager.keep(await self._pager.freeze(live), record)
+        except PagesGone:
+            live.pages = ()
+            kept = await self._pager.keep(await self._pager.freeze(live), record)
+        live.pages = kept.manifest.pages
+        return kept
 
-    async def restore(self, owner: str, checkpoint_id: str, session_id: str) -> Restored:
+    async def restore(
+        self, owner: str, checkpoint_id: str, session_id: str, request_id: str = ""
+    ) -> Restored:
         """Makes a new session of a checkpoint."""
         started = time.monotonic()
-        session_id = session_id or new_id("s")
+        check_request_id(request_id)
+        session_id = session_id or new_id("s", request_id)
         check_id("checkpoint_id", checkpoint_id)
         check_id("new_session_id", session_id)
         checkpoint = await self._catalog.get_checkpoint(owner, checkpoint_id)
-        now = time.time_ns()
-        record = SessionRecord(
-            owner=owner,
-            session_id=session_id,
-            head=checkpoint.head,
-            revision=checkpoint.revision,
-            token_count=checkpoint.token_count,
-            position=checkpoint.position,
-            settings=checkpoint.settings,
-            labels={},
-            model=checkpoint.model,
-            created=now,
-            updated=now,
-        )
-        await self._catalog.create_session(record, limit=self._sessions.limits.sessions)
+        foreign = self._is_foreign(checkpoint)
+        if foreign and not self._strict:
+            checkpoint = await self._translator.translate(checkpoint)
+        record = _session_of(checkpoint, session_id, request_id)
+        new = await self._sessions.make(record) is record
         try:
             async with self._sessions.registry.use(owner, session_id) as live, live.writing():
-                return await self._bring_back(live, checkpoint, started)
+                restored = await self._bring_back(live, checkpoint, started)
+                return replace(restored, rebuild_reason="MODEL_CHANGED") if foreign else restored
         except BaseException:
-            await self._sessions.delete(owner, session_id)
+            if new:
+                await self._sessions.delete(owner, session_id)
             raise
 
     async def roll_back(self, owner: str, checkpoint_id: str, session_id: str) -> Restored:
@@ -190,9 +181,22 @@ class Checkpoints:
                 position=checkpoint.position,
                 updated=time.time_ns(),
             )
+            before, entries, heads = live.record, live.entries, live.heads
             await self._sessions.residency.drop(live)
-            live.shrink(record)
-            restored = await self._bring_back(live, checkpoint, started)
+            live.move(record, entries[: record.revision], heads[: record.revision])
+            try:
+                restored = await self._bring_back(live, checkpoint, started)
+            except HoldfastError:
+                record = await self._catalog.reset(
+                    owner,
+                    session_id,
+                    head=before.head,
+                    token_count=before.token_count,
+                    position=before.position,
+                    updated=before.updated,
+                )
+                live.move(record, entries, heads)
+                raise
         self._sessions.spawn(self._store.collect())
         return restored
 
@@ -206,6 +210,10 @@ class Checkpoints:
                 "the checkpoint is not in this session's past; restore it into a new session instead",
             )
 
+    def _is_foreign(self, checkpoint: CheckpointRecord) -> bool:
+        """Whether another model gave the checkpoint's token ids their meaning."""
+        return journal.decode_settings(checkpoint.settings).token_key != self._engine.info.token_key
+
     def _check_context(self, checkpoint: CheckpointRecord) -> None:
         if checkpoint.token_count > self._engine.info.cells:
             raise HoldfastError(
@@ -217,6 +225,14 @@ class Checkpoints:
     async def _bring_back(self, live: LiveSession, checkpoint: CheckpointRecord, started: float) -> Restored:
         self._check_context(checkpoint)
         async with self._sessions.residency.hold(live, live.tokens, checkpoint=checkpoint) as loaded:
+            if self._strict and loaded.rebuild_reason:
+                await self._sessions.residency.drop(live)
+                raise HoldfastError(
+                    Reason.REBUILD_REFUSED,
+                    "the checkpoint's pages cannot be used, and this server restores nothing else "
+                    "(--strict-restore)",
+                    metadata={"rebuild_reason": loaded.rebuild_reason},
+                )
             usage = await self._settle(live, loaded)
             usage.total_seconds = time.monotonic() - started
             return Restored(live.view, loaded.rebuild_reason, usage)
@@ -226,12 +242,17 @@ class Checkpoints:
         check_id("checkpoint_id", checkpoint_id)
         return await self._catalog.get_checkpoint(owner, checkpoint_id)
 
-    async def list(self, owner: str, session_id: str, after_id: str, limit: int) -> list[CheckpointRecord]:
-        """At most `limit` checkpoints after `after_id`; of one session, or of all when it is empty."""
+    async def list(
+        self, owner: str, session_id: str, after_id: str, limit: int, *, automatic: bool
+    ) -> list[CheckpointRecord]:
+        """At most `limit` checkpoints after `after_id`; of one session, or of all when it is empty.
+
+        With `automatic`, those that the server took by itself too.
+        """
         if session_id:
             check_id("session_id", session_id)
         return await self._catalog.list_checkpoints(
-            owner, session_id=session_id, after_id=after_id, limit=limit
+            owner, session_id=session_id, after_id=after_id, limit=limit, automatic=automatic
         )
 
     async def delete(self, owner: str, checkpoint_id: str) -> None:
@@ -241,7 +262,20 @@ class Checkpoints:
         self._sessions.spawn(self._store.collect())
 
 
-def _manifest(live: LiveSession, state: KvState, refs: list[PageRef]) -> Manifest:
-    """The session's stored pages and the new ones behind them."""
-    new = [ManifestPage(page.cells, ref) for page, ref in zip(state.pages, refs, strict=False)]
-    return Manifest((*live.pages, *new), refs[-1] if state.logits is not None else None)
+def _session_of(checkpoint: CheckpointRecord, session_id: str, request_id: str) -> SessionRecord:
+    """The record of a session that begins as the checkpoint froze another."""
+    settings = replace(journal.decode_settings(checkpoint.settings), request_id=request_id)
+    now = time.time_ns()
+    return SessionRecord(
+        owner=checkpoint.owner,
+        session_id=session_id,
+        head=checkpoint.head,
+        revision=checkpoint.revision,
+        token_count=checkpoint.token_count,
+        position=checkpoint.position,
+        settings=journal.encode_settings(settings),
+        labels={},
+        model=checkpoint.model,
+        created=now,
+        updated=now,
+    )

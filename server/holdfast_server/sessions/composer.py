@@ -12,7 +12,6 @@ from holdfast_server.errors import HoldfastError, Reason, invalid
 from holdfast_server.sessions.chat import ChatTemplate, Transcript
 from holdfast_server.sessions.journal import ImagePart, Message, Part, TextPart, join
 from holdfast_server.sessions.limits import Limits
-from holdfast_server.sessions.live import LiveSession
 from holdfast_server.sessions.session import ChatFormat, Chunk, ImageChunk, TextChunk
 
 
@@ -82,18 +81,26 @@ class Composer:
                 f"{field} does not begin like {chunk.mime_type[:64]!r}; send PNG, JPEG or WEBP",
             )
 
-    async def compose(self, live: LiveSession, chunks: Sequence[Chunk], digests: Sequence[str]) -> Composed:
+    async def compose(
+        self,
+        transcript: Transcript,
+        chat_format: ChatFormat,
+        chunks: Sequence[Chunk],
+        digests: Sequence[str],
+        *,
+        first: bool,
+    ) -> Composed:
         """Renders, tokenizes and lays out; `digests` name the chunks' pictures, in order.
 
+        The `first` chunks of a session follow what every session begins with.
         Raises HoldfastError: TEMPLATE_FAILED, UNSUPPORTED_MEDIA, MEDIA_UNREADABLE and the like.
         """
-        names = iter(digests)
-        parts = [_part(chunk, names) for chunk in chunks]
+        messages = messages_of(chunks, digests)
+        parts = [part for message in messages for part in message.parts]
         pictures = dict(zip(digests, pictures_of(chunks), strict=True))
-        messages = _group(chunks, parts)
-        if live.settings.chat_format is ChatFormat.TEMPLATE:
-            parts = self._chat().append(live.transcript, messages)
-        spans: list[Span] = [] if live.spans else [self._engine.begin()]
+        if chat_format is ChatFormat.TEMPLATE:
+            parts = self._chat().append(transcript, messages)
+        spans: list[Span] = [self._engine.begin()] if first else []
         for part in parts:
             spans += await self._lay_out(part, pictures)
         joined = join(spans)
@@ -120,6 +127,13 @@ class Composer:
         return [await self._engine.tokenize(part.text, parse_special=part.parse_special)]
 
 
+def messages_of(chunks: Sequence[Chunk], digests: Sequence[str]) -> list[Message]:
+    """Neighbouring chunks of one role as one message; `digests` name the pictures, in order."""
+    names = iter(digests)
+    pairs = groupby(((chunk.role, _part(chunk, names)) for chunk in chunks), key=lambda pair: pair[0])
+    return [Message(role, tuple(part for _, part in group)) for role, group in pairs]
+
+
 def pictures_of(chunks: Sequence[Chunk]) -> list[bytes]:
     """The picture files among the chunks, in order."""
     return [chunk.data for chunk in chunks if isinstance(chunk, ImageChunk)]
@@ -129,9 +143,3 @@ def _part(chunk: Chunk, digests: Iterator[str]) -> Part:
     if isinstance(chunk, ImageChunk):
         return ImagePart(next(digests))
     return TextPart(chunk.text, chunk.parse_special)
-
-
-def _group(chunks: Sequence[Chunk], parts: Sequence[Part]) -> list[Message]:
-    """Neighbouring chunks of one role are one message."""
-    pairs = groupby(zip(chunks, parts, strict=True), key=lambda pair: pair[0].role)
-    return [Message(role, tuple(part for _, part in group)) for role, group in pairs]

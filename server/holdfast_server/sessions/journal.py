@@ -5,7 +5,11 @@ An entry is JSON, version 1:
     {"v": 1, "kind": "append" | "generate",
      "messages": [{"role": "user" | null, "parts": [{"text": "..."} | {"image": digest}]}],
      "spans": [{"tokens": [1, 2]} | {"media": digest, "index": 0, "cells": 64, "positions": 64}],
-     "end": "text of the end-of-turn token that the model sampled, else empty"}
+     "end": "text of the end-of-turn token that the model sampled, else empty",
+     "request": "id that the client gave the call, so that a retry finds it here",
+     "outcome": {"cause": "END_OF_TURN", "stop": "", "tokens": 12} | null}
+
+`outcome` is there for what was generated; its tokens are the last ones of the spans.
 
 Messages are what was said, for people and for other models; spans are exactly
 what this model was fed, so that a rebuild computes the same cells.
@@ -14,14 +18,14 @@ what this model was fed, so that a rebuild computes the same cells.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
 
-from holdfast_server.engine.api import MediaSpan, Span, TokenSpan
+from holdfast_server.engine.api import MediaSpan, Span, StopCause, TokenSpan
 from holdfast_server.sessions.session import ChatFormat, Role, Sampling, Settings
 from holdfast_server.store.damage import JournalCorrupt, JournalTooNew
 
@@ -62,6 +66,16 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a generation ended."""
+
+    cause: StopCause
+    matched_stop: str
+    tokens: int
+    """Sampled ones, at the end of the entry's spans."""
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One journal entry."""
 
@@ -69,6 +83,8 @@ class Entry:
     messages: tuple[Message, ...]
     spans: tuple[Span, ...]
     end: str = ""
+    request_id: str = ""
+    outcome: Outcome | None = None
 
     @property
     def media(self) -> list[str]:
@@ -88,6 +104,8 @@ def encode(entry: Entry) -> bytes:
         ],
         "spans": [_span_to_json(span) for span in entry.spans],
         "end": entry.end,
+        "request": entry.request_id,
+        "outcome": _outcome_to_json(entry.outcome),
     }
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -105,6 +123,8 @@ def decode(payload: bytes) -> Entry:
             messages=tuple(_message_from_json(message) for message in data["messages"]),
             spans=tuple(_span_from_json(span) for span in data["spans"]),
             end=data["end"],
+            request_id=data["request"],
+            outcome=_outcome_from_json(data["outcome"]),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise JournalCorrupt("a journal entry cannot be read") from error
@@ -117,6 +137,7 @@ def encode_settings(settings: Settings) -> str:
             "chat_format": settings.chat_format,
             "sampling": settings.sampling.as_json(),
             "token_key": settings.token_key,
+            "request": settings.request_id,
         }
     )
 
@@ -128,7 +149,18 @@ def decode_settings(text: str) -> Settings:
         chat_format=ChatFormat(data["chat_format"]),
         sampling=Sampling.from_json(data["sampling"]),
         token_key=data["token_key"],
+        request_id=data["request"],
     )
+
+
+def _outcome_to_json(outcome: Outcome | None) -> dict[str, Any] | None:
+    if outcome is None:
+        return None
+    return {"cause": outcome.cause, "stop": outcome.matched_stop, "tokens": outcome.tokens}
+
+
+def _outcome_from_json(data: dict[str, Any] | None) -> Outcome | None:
+    return None if data is None else Outcome(StopCause(data["cause"]), data["stop"], data["tokens"])
 
 
 def _part_to_json(part: Part) -> dict[str, Any]:
@@ -170,3 +202,16 @@ def join(spans: Sequence[Span]) -> tuple[Span, ...]:
         elif span.cells:
             joined.append(span)
     return tuple(joined)
+
+
+def renamed(entry: Entry, names: Mapping[str, str]) -> Entry:
+    """The same entry with its pictures under other digests."""
+    messages = tuple(
+        Message(m.role, tuple(ImagePart(names[p.digest]) if isinstance(p, ImagePart) else p for p in m.parts))
+        for m in entry.messages
+    )
+    spans = tuple(
+        replace(span, digest=names[span.digest]) if isinstance(span, MediaSpan) else span
+        for span in entry.spans
+    )
+    return replace(entry, messages=messages, spans=spans)

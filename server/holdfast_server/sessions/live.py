@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from holdfast_server.engine import spans as cells_of
 from holdfast_server.engine.api import Span
@@ -44,6 +44,8 @@ class LiveSession:
         self.key = f"{record.owner}/{record.session_id}"
         self.users = 0
         self.resident = False
+        self.loads = 0
+        """How often the slot was given up: tells one stay in the context from the next."""
         self.prefilling = 0
         self.pages: tuple[ManifestPage, ...] = ()
         """Stored pages that hold the first cells of the resident state."""
@@ -74,15 +76,20 @@ class LiveSession:
         self.transcript.add(entry)
         self.spans = journal.join([*self.spans, *entry.spans])
 
-    def shrink(self, record: SessionRecord) -> None:
-        """Takes over a rollback that the catalog has committed."""
+    def move(self, record: SessionRecord, entries: list[Entry], heads: list[int]) -> None:
+        """Takes over another head that the catalog has committed, with the entries up to it."""
         self.record = record
-        del self.heads[record.revision :]
-        self._set_journal(self.entries[: record.revision])
+        self.heads = list(heads)
+        self._set_journal(list(entries))
 
     def spans_at(self, revision: int) -> tuple[Span, ...]:
         """The spans of the first `revision` entries."""
         return journal.join([span for entry in self.entries[:revision] for span in entry.spans])
+
+    def made_by(self, request_id: str) -> int | None:
+        """The index of the entry that a call with this request id made."""
+        found = (i for i, entry in enumerate(self.entries) if request_id and entry.request_id == request_id)
+        return next(found, None)
 
     @property
     def tokens(self) -> int:
@@ -96,6 +103,13 @@ class LiveSession:
         return SessionView(
             self.record, self.settings, State.GENERATING if self.generating else busy, self.resident
         )
+
+    def view_at(self, revision: int) -> SessionView:
+        """The session as it was at a revision, doing and being where it is now."""
+        spans = self.spans_at(revision)
+        cells, positions = cells_of.count_cells(spans), cells_of.count_positions(spans)
+        record = replace(self.record, revision=revision, token_count=cells, position=positions)
+        return replace(self.view, record=record)
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:

@@ -14,10 +14,12 @@ from holdfast_server.engine import spans as cells_of
 from holdfast_server.engine.api import Engine, Feed, SlotClosed
 from holdfast_server.errors import HoldfastError, Reason, invalid
 from holdfast_server.sessions import journal
-from holdfast_server.sessions.composer import Composed, Composer, pictures_of
-from holdfast_server.sessions.journal import Entry, Kind
+from holdfast_server.sessions.autosave import Autosave, Mode
+from holdfast_server.sessions.composer import Composed, Composer, messages_of, pictures_of
+from holdfast_server.sessions.journal import Entry, Kind, Message
 from holdfast_server.sessions.limits import Limits
 from holdfast_server.sessions.live import LiveSession
+from holdfast_server.sessions.pager import Pager
 from holdfast_server.sessions.registry import Registry
 from holdfast_server.sessions.residency import Residency
 from holdfast_server.sessions.session import (
@@ -30,8 +32,12 @@ from holdfast_server.sessions.session import (
     Usage,
     check_id,
     check_labels,
+    check_request_id,
     check_revision,
     check_sampling,
+    check_ttl,
+    new_id,
+    reused,
 )
 from holdfast_server.store.catalog import SessionRecord
 from holdfast_server.store.store import Store
@@ -45,12 +51,23 @@ class Sessions:
     Every method raises HoldfastError, with the reasons that the service names.
     """
 
-    def __init__(self, engine: Engine, store: Store, limits: Limits) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        limits: Limits,
+        *,
+        autosave: Mode = Mode.TURN,
+        autosave_keep: int = 2,
+    ) -> None:
         self.engine = engine
         self.store = store
         self.limits = limits
         self.composer = Composer(engine, limits)
-        self.residency = Residency(engine, store)
+        self.pager = Pager(engine, store)
+        trim = store.catalog.trim_automatic
+        self.autosave = Autosave(self.pager, self.spawn, trim, mode=autosave, keep=autosave_keep)
+        self.residency = Residency(engine, store, self.autosave)
         self.registry = Registry(store.catalog, engine.info.token_key)
         self._tasks: set[asyncio.Task[object]] = set()
 
@@ -61,11 +78,15 @@ class Sessions:
         chat_format: ChatFormat | None,
         sampling: Sampling,
         labels: Mapping[str, str],
+        ttl: int | None = None,
+        request_id: str = "",
     ) -> SessionView:
-        """Creates an empty session."""
-        session_id = session_id or new_id("s")
+        """Creates an empty session; `ttl` is in nanoseconds after its last use."""
+        check_request_id(request_id)
+        session_id = session_id or new_id("s", request_id)
         check_id("session_id", session_id)
         check_labels(labels)
+        check_ttl(ttl)
         check_sampling(sampling, context_tokens=self.engine.info.cells)
         has_template = self.composer.template is not None
         if chat_format is ChatFormat.TEMPLATE and not has_template:
@@ -76,6 +97,7 @@ class Sessions:
             chat_format=chat_format or (ChatFormat.TEMPLATE if has_template else ChatFormat.RAW),
             sampling=sampling.over(Sampling(seed=secrets.randbits(32))),
             token_key=self.engine.info.token_key,
+            request_id=request_id,
         )
         now = time.time_ns()
         record = SessionRecord(
@@ -90,9 +112,24 @@ class Sessions:
             model=self.engine.info.model_name,
             created=now,
             updated=now,
+            ttl=ttl,
+            expires=now + ttl if ttl else None,
         )
-        await self.store.catalog.create_session(record, limit=self.limits.sessions)
-        return SessionView(record, settings, State.IDLE, resident=False)
+        return self._view(await self.make(record))
+
+    async def make(self, record: SessionRecord) -> SessionRecord:
+        """Adds a session to the catalog; a retried request gets the session that the first one made."""
+        owner, request_id = record.owner, journal.decode_settings(record.settings).request_id
+        try:
+            await self.store.catalog.create_session(record, limit=self.limits.sessions)
+        except HoldfastError as error:
+            if error.reason is not Reason.SESSION_EXISTS or not request_id:
+                raise
+            made = await self.store.catalog.get_session(owner, record.session_id)
+            if journal.decode_settings(made.settings).request_id != request_id:
+                raise
+            return made
+        return record
 
     async def fork(
         self,
@@ -102,17 +139,18 @@ class Sessions:
         revision: int | None,
         sampling: Sampling,
         labels: Mapping[str, str],
+        request_id: str = "",
     ) -> tuple[SessionView, Usage]:
         """Makes a session that begins as another was at a revision; its newest where that is None."""
         started = time.monotonic()
-        new_session_id = new_session_id or new_id("s")
+        check_request_id(request_id)
+        new_session_id = new_session_id or new_id("s", request_id)
         check_id("session_id", session_id)
         check_id("new_session_id", new_session_id)
         check_labels(labels)
         check_sampling(sampling, context_tokens=self.engine.info.cells)
         async with self.registry.use(owner, session_id) as live:
-            record = _branch(live, revision, new_session_id, sampling, labels)
-            await self.store.catalog.create_session(record, limit=self.limits.sessions)
+            await self.make(_branch(live, revision, new_session_id, sampling, labels, request_id))
             async with self.registry.use(owner, new_session_id) as branch:
                 if self.residency.fits(branch, live.tokens if not live.resident else 0):
                     self.spawn(self._prefill(self.registry.retain(branch)))
@@ -141,10 +179,7 @@ class Sessions:
         check_id("session_id", session_id)
         try:
             async with self.registry.use(owner, session_id) as live, live.writing():
-                await self.store.catalog.delete_session(owner, session_id)
-                live.deleted = True
-                self.registry.forget(live)
-                await self.residency.drop(live)
+                await self._delete(live)
         except HoldfastError as error:
             if error.reason is Reason.SESSION_BUSY:
                 raise
@@ -152,27 +187,61 @@ class Sessions:
             await self.store.catalog.delete_session(owner, session_id)
         self.spawn(self.store.collect())
 
+    async def expire(self, owner: str, session_id: str, now: int) -> bool:
+        """Deletes a session unless somebody uses it or has used it since; collects nothing."""
+        try:
+            async with self.registry.use(owner, session_id) as live:
+                if live.users > 1 or (live.record.expires or now + 1) > now:
+                    return False
+                async with live.writing():
+                    await self._delete(live)
+                    return True
+        except HoldfastError:  # not readable here, and so never in memory
+            return await self.store.catalog.delete_session(owner, session_id)
+
+    async def _delete(self, live: LiveSession) -> None:
+        await self.store.catalog.delete_session(live.record.owner, live.record.session_id)
+        await self.store.catalog.trim_automatic(live.record.owner, live.record.session_id, 0)
+        live.deleted = True
+        self.registry.forget(live)
+        await self.residency.drop(live)
+
     async def append(
-        self, owner: str, session_id: str, chunks: Sequence[Chunk], expected_revision: int | None
+        self,
+        owner: str,
+        session_id: str,
+        chunks: Sequence[Chunk],
+        expected_revision: int | None,
+        request_id: str = "",
     ) -> tuple[SessionView, Usage]:
         """Journals chunks as one entry, then has them computed in the background."""
         started = time.monotonic()
         check_id("session_id", session_id)
+        check_request_id(request_id)
         async with self.registry.use(owner, session_id) as live, live.writing():
-            check_revision(live.record, expected_revision)
             self.composer.check(chunks, live.settings.chat_format)
             pictures = pictures_of(chunks)
             digests = [await self.store.media_digest(owner, picture) for picture in pictures]
-            composed = await self.composer.compose(live, chunks, digests)
+            made = live.made_by(request_id)
+            if made is not None:
+                return _append_again(live, made, messages_of(chunks, digests))
+            check_revision(live.record, expected_revision)
+            composed = await self.composer.compose(
+                live.transcript, live.settings.chat_format, chunks, digests, first=not live.spans
+            )
             self._check_context(live, composed)
+            entry = Entry(Kind.APPEND, composed.messages, composed.spans, request_id=request_id)
+            await self.store.with_room(lambda: self._write(live, pictures, entry))
             usage = Usage(prompt_tokens=cells_of.count_cells(composed.spans))
-            async with self.store.writing():
-                for picture in pictures:
-                    await self.store.put_media(owner, picture)
-                await self.commit(live, Entry(Kind.APPEND, composed.messages, composed.spans))
             usage.store_seconds = usage.total_seconds = time.monotonic() - started
             await self._start_prefill(live, composed.feeds)
             return live.view, usage
+
+    async def _write(self, live: LiveSession, pictures: Sequence[bytes], entry: Entry) -> None:
+        async with self.store.writing():
+            for picture in pictures:
+                await self.store.put_media(live.record.owner, picture)
+            await self.commit(live, entry)
 
     async def commit(self, live: LiveSession, entry: Entry) -> None:
         """Makes an entry durable and takes it over."""
@@ -235,8 +304,15 @@ class Sessions:
         if not task.cancelled() and (error := task.exception()) is not None:
             _logger.error("background work failed", exc_info=error)
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything runs in the background."""
+        return bool(self._tasks)
+
     async def close(self) -> None:
-        """Waits for everything in the background."""
+        """Saves what is resident and waits for everything in the background."""
+        for live in self.residency.lives():
+            self.spawn(self.autosave.save(live))
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -247,6 +323,7 @@ def _branch(
     session_id: str,
     sampling: Sampling,
     labels: Mapping[str, str],
+    request_id: str,
 ) -> SessionRecord:
     """The record of a session that begins as `live` was at a revision."""
     newest = live.record.revision
@@ -254,7 +331,8 @@ def _branch(
     if not 0 <= revision <= newest:
         raise invalid("revision", f"must be from 0 to {newest}, the session's own")
     spans = live.spans_at(revision)
-    settings = replace(live.settings, sampling=sampling.over(live.settings.sampling))
+    own = sampling.over(live.settings.sampling)
+    settings = replace(live.settings, sampling=own, request_id=request_id)
     now = time.time_ns()
     return replace(
         live.record,
@@ -267,9 +345,13 @@ def _branch(
         labels=dict(labels),
         created=now,
         updated=now,
+        expires=now + live.record.ttl if live.record.ttl else None,
     )
 
 
-def new_id(prefix: str) -> str:
-    """A fresh id that no one can guess."""
-    return f"{prefix}-{secrets.token_hex(8)}"
+def _append_again(live: LiveSession, made: int, messages: Sequence[Message]) -> tuple[SessionView, Usage]:
+    """What the first of two equal requests was told. Raises REQUEST_ID_REUSED when they are not equal."""
+    entry = live.entries[made]
+    if entry.kind is not Kind.APPEND or entry.messages != tuple(messages):
+        raise reused("request")
+    return live.view_at(made + 1), Usage(prompt_tokens=cells_of.count_cells(entry.spans))

@@ -34,6 +34,11 @@ class Registry:
         finally:
             self.release(live)
 
+    @property
+    def generating(self) -> bool:
+        """Whether any session generates."""
+        return any(live.generating for live in self._live.values())
+
     def retain(self, live: LiveSession) -> LiveSession:
         """Keeps the session in memory until `release`; for work that outlives its call."""
         live.users += 1

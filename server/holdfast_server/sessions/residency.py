@@ -1,8 +1,8 @@
 """Which sessions are in the llama.cpp context: admission and eviction.
 
 Everything here may lose KV state at any time, since the journal is the truth:
-an idle session is dropped when another needs its slot or its cells, and comes
-back by way of the loader.
+an idle session is saved and dropped when another needs its slot or its cells,
+and comes back by way of the loader.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from holdfast_server.engine import spans as cells_of
 from holdfast_server.engine.api import Engine, Feed
 from holdfast_server.errors import HoldfastError, Reason
+from holdfast_server.sessions.autosave import Autosave
 from holdfast_server.sessions.ledger import Ledger
 from holdfast_server.sessions.live import LiveSession, Loaded
 from holdfast_server.sessions.loader import Donor, Loader, find_donor
@@ -35,8 +36,9 @@ class _Resident:
 class Residency:
     """Owns the engine's slots. Event loop only."""
 
-    def __init__(self, engine: Engine, store: Store) -> None:
+    def __init__(self, engine: Engine, store: Store, autosave: Autosave) -> None:
         self._engine = engine
+        self._autosave = autosave
         self._loader = Loader(engine, store)
         self._ledger = Ledger()
         self._residents: dict[str, _Resident] = {}
@@ -66,28 +68,25 @@ class Residency:
     async def _enter(self, live: LiveSession, cells: int, checkpoint: CheckpointRecord | None) -> Loaded:
         """Pins a place for `live` and loads it; the pin is gone again when that fails."""
         started = time.monotonic()
-        donor = None if live.resident or checkpoint else find_donor(live, self._lives())
-        if donor is not None:
-            self._residents[donor.live.key].pins += 1  # not to be evicted before its cells are shared
+        await self._autosave.written(live)
+        donor = await self._admit(live, cells, may_share=not live.resident and checkpoint is None)
         try:
-            await self._admit(live, cells, donor)
             loaded, live.unreported = live.unreported or Loaded(), None
             loaded.queue_seconds = time.monotonic() - started
-            try:
-                if not live.resident:
-                    await self._loader.load(live, checkpoint, donor, loaded)
-                if donor is not None and loaded.shared_tokens < donor.cells:
-                    self._ledger.share(live.key, donor.live.key, loaded.shared_tokens)
-                    async with self._gate:
-                        await self._make_room(live, cells)
-            except BaseException:
-                self._leave(live)
-                await self.drop(live)
-                raise
-            return loaded
+            if not live.resident:
+                await self._loader.load(live, checkpoint, donor, loaded)
+            if donor is not None and loaded.shared_tokens < donor.cells:
+                self._ledger.share(live.key, donor.live.key, loaded.shared_tokens)
+                async with self._gate:
+                    await self._make_room(live, cells, None)
+        except BaseException:
+            self._leave(live)
+            await self.drop(live)
+            raise
         finally:
             if donor is not None:
                 self._leave(donor.live)
+        return loaded
 
     def _leave(self, live: LiveSession) -> None:
         resident = self._residents.get(live.key)
@@ -97,7 +96,8 @@ class Residency:
                 self._ledger.set(live.key, live.tokens)
         self._released.set()
 
-    def _lives(self) -> list[LiveSession]:
+    def lives(self) -> list[LiveSession]:
+        """The resident sessions, the one least recently used first."""
         return [resident.live for resident in self._residents.values()]
 
     def fits(self, live: LiveSession, cells: int) -> bool:
@@ -119,6 +119,7 @@ class Residency:
         self._residents.pop(live.key, None)
         self._ledger.remove(live.key)
         live.resident, live.pages, live.unreported = False, (), None
+        live.loads += 1
         self._released.set()
         await self._engine.close(live.key)
 
@@ -134,8 +135,12 @@ class Residency:
         except RuntimeError:
             await self.drop(live)
 
-    async def _admit(self, live: LiveSession, cells: int, donor: Donor | None) -> None:
-        """Pins a place for `live`, evicting idle sessions, oldest first, and waiting where none is idle."""
+    async def _admit(self, live: LiveSession, cells: int, *, may_share: bool) -> Donor | None:
+        """Pins a place for `live`, evicting idle sessions, oldest first, and waiting where none is idle.
+
+        Also finds and pins a session to share cells with. Only one call at a time
+        gets here, so that no two wait for what the other has pinned.
+        """
         if self._waiting >= MAX_WAITING:
             raise HoldfastError(
                 Reason.QUEUE_FULL, "too many calls wait for a slot; try again shortly", retry_after=1.0
@@ -143,26 +148,40 @@ class Residency:
         self._waiting += 1
         try:
             async with self._gate:
-                await self._make_room(live, cells - (donor.cells if donor else 0))
+                donor = find_donor(live, self.lives()) if may_share else None
+                if donor is not None:
+                    self._residents[donor.live.key].pins += 1
+                donor = await self._make_room(live, cells, donor)
                 resident = self._residents.pop(live.key, None) or _Resident(live)
                 self._residents[live.key] = resident
                 resident.pins += 1
-                # Until its cells are shared, what a donor gives is not counted twice.
                 self._ledger.set(live.key, cells)
                 if donor is not None:
                     self._ledger.share(live.key, donor.live.key, donor.cells)
+                return donor
         finally:
             self._waiting -= 1
 
-    async def _make_room(self, live: LiveSession, cells: int) -> None:
-        while not self._has_room(live, cells):
-            idle = (r.live for r in self._residents.values() if not r.pins and r.live is not live)
-            victim = next(idle, None)
-            if victim is not None:
-                await self.drop(victim)
-                continue
-            self._released.clear()
-            await self._released.wait()
+    async def _make_room(self, live: LiveSession, cells: int, donor: Donor | None) -> Donor | None:
+        """Waits until `live` fits; the donor, or None where only its own place could be had."""
+        try:
+            while not self._has_room(live, cells - (donor.cells if donor else 0)):
+                idle = (r.live for r in self._residents.values() if not r.pins and r.live is not live)
+                victim = next(idle, None)
+                if victim is not None:
+                    await self._autosave.evicting(victim)
+                    await self.drop(victim)
+                elif donor is not None and self._residents[donor.live.key].pins == 1:
+                    self._leave(donor.live)
+                    donor = None
+                else:
+                    self._released.clear()
+                    await self._released.wait()
+        except BaseException:
+            if donor is not None:
+                self._leave(donor.live)
+            raise
+        return donor
 
     def _has_room(self, live: LiveSession, cells: int) -> bool:
         more = max(0, cells - self._ledger.cells(live.key))

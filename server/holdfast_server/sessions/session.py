@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
+from blake3 import blake3
+
 from holdfast_server.errors import HoldfastError, Reason, invalid
 from holdfast_server.store.catalog import SessionRecord
 
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_SECOND = 1_000_000_000
+_MAX_TTL = 10 * 366 * 86_400 * _SECOND
 
 
 class Role(StrEnum):
@@ -136,11 +142,40 @@ def check_id(field: str, value: str) -> None:
         raise invalid(field, "must match [a-z0-9][a-z0-9-]{0,62}")
 
 
+def new_id(prefix: str, request_id: str = "") -> str:
+    """A fresh id that no one can guess; for one request always the same."""
+    random = blake3(request_id.encode()).hexdigest(8) if request_id else secrets.token_hex(8)
+    return f"{prefix}-{random}"
+
+
+def check_request_id(request_id: str) -> None:
+    """Raises INVALID_FIELD unless it is empty or one."""
+    if request_id and not _REQUEST_ID.fullmatch(request_id):
+        raise invalid("request_id", "must match [A-Za-z0-9._:-]{1,128}")
+
+
+def reused(what: str) -> HoldfastError:
+    """The error for a request id that was given to another request before."""
+    return HoldfastError(
+        Reason.REQUEST_ID_REUSED,
+        f"this request_id was used for another {what}; give every new request an id of its own",
+        field="request_id",
+    )
+
+
 def check_labels(labels: Mapping[str, str]) -> None:
     """Raises INVALID_FIELD for too many or too long labels."""
     fits = all(0 < len(k.encode()) <= 63 and len(v.encode()) <= 255 for k, v in labels.items())
     if len(labels) > 64 or not fits:
         raise invalid("labels", "may be at most 64, keys of 1 to 63 bytes, values of at most 255")
+
+
+def check_ttl(ttl: int | None, *, forever: bool = False) -> None:
+    """Raises INVALID_FIELD for nanoseconds outside 1 second to 10 years; `forever` allows 0."""
+    if ttl is None or (forever and ttl == 0):
+        return
+    if not _SECOND <= ttl <= _MAX_TTL:
+        raise invalid("ttl", "must be from 1 second to 10 years")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +186,8 @@ class Settings:
     sampling: Sampling
     token_key: str
     """Of the model that gives the session's token ids their meaning."""
+    request_id: str = ""
+    """That the client gave the call which made this session or checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,8 @@ class BlobStore(ABC):
         """
 
     @abstractmethod
-    def get(self, name: str) -> bytes:
-        """The bytes as they lie there, unverified. Raises `BlobMissing`."""
+    def get(self, name: str, *, limit: int | None = None) -> bytes:
+        """The bytes as they lie there, at most the first `limit`, unverified. Raises `BlobMissing`."""
 
     @abstractmethod
     def size(self, name: str) -> int:

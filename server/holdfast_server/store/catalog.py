@@ -15,6 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,39 @@ class FileStamp:
     size: int
     mtime_ns: int
     inode: int
+
+
+class Cost(IntEnum):
+    """What a defect of the store costs; the number is the exit status of `holdfast fsck`."""
+
+    SPACE = 0  # something nobody needs is kept
+    TIME = 3  # state has to be computed again
+    DATA = 4  # what somebody said, or a picture, is lost
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One defect of the store."""
+
+    cost: Cost
+    text: str  # one line, with the ids of the sessions and checkpoints that suffer
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A blob that a checkpoint or an entry refers to."""
+
+    digest: str
+    owner: str
+    media: bool  # else a page
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One slice of a check."""
+
+    problems: tuple[Problem, ...]
+    place: tuple[int, int] | None  # where the next slice begins; None is the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,11 +296,18 @@ class Catalog(ABC):
 
     @abstractmethod
     async def list_checkpoints(
-        self, owner: str, *, session_id: str = "", after_id: str = "", limit: int = 100
+        self,
+        owner: str,
+        *,
+        session_id: str = "",
+        after_id: str = "",
+        limit: int = 100,
+        automatic: bool = True,
     ) -> list[CheckpointRecord]:
         """At most `limit` checkpoints after `after_id` in the byte order of their ids.
 
-        A `session_id` keeps only those taken of that session.
+        A `session_id` keeps only those taken of that session; without
+        `automatic`, those that the server took by itself are left out.
         """
 
     @abstractmethod
@@ -291,6 +332,10 @@ class Catalog(ABC):
     @abstractmethod
     async def drop_expired(self, now: int, *, limit: int = 100) -> int:
         """Remove checkpoints of all owners whose time is over, never pinned ones: how many."""
+
+    @abstractmethod
+    async def trim_automatic(self, owner: str, session_id: str, keep: int) -> int:
+        """Remove a session's automatic checkpoints but the newest `keep` and pinned ones: how many."""
 
     @abstractmethod
     async def drop_automatic(self, *, limit: int = 16) -> int:
@@ -327,6 +372,18 @@ class Catalog(ABC):
     @abstractmethod
     async def referenced(self, digests: Collection[str]) -> set[str]:
         """Those of at most 500 digests that a checkpoint or an entry refers to."""
+
+    @abstractmethod
+    async def check(self, place: tuple[int, int] = (0, 0), *, limit: int = 500) -> Checked:
+        """Look at one slice of the catalog: digests, links, counts and notes for collection."""
+
+    @abstractmethod
+    async def references(self, after: str = "", *, limit: int = 500) -> list[Reference]:
+        """Blobs referred to whose digests come after `after`, in their order, each once."""
+
+    @abstractmethod
+    async def holders(self, reference: Reference) -> str:
+        """The sessions and checkpoints that need a blob, for people to read."""
 
     @abstractmethod
     async def close(self) -> None:

@@ -8,12 +8,16 @@
     └── JournalCorrupt    a journal entry is missing, misplaced or altered
         └── JournalTooNew     a journal entry was written by a newer holdfast
 
+    CatalogDamaged    the catalog's file cannot be opened as one: the server does not start
+
 None of these reach a client as they are: the sessions room decides whether the
 state is recomputed or the call is refused. Messages name digests and ids only,
 never paths.
 """
 
 from __future__ import annotations
+
+from holdfast_server.errors import StartupError
 
 
 class Damage(Exception):
@@ -38,6 +42,10 @@ class ManifestCorrupt(Damage):
 
 class JournalCorrupt(Damage):
     """A journal entry is missing, misplaced or altered."""
+
+
+class CatalogDamaged(StartupError):
+    """The catalog's file is none, or SQLite finds it broken."""
 
 
 class JournalTooNew(JournalCorrupt):

@@ -32,7 +32,9 @@ def claim(folder: Path) -> int:
         _sync(folder)
     except BlockingIOError as error:
         os.close(lock)
-        raise StartupError(f"data directory {folder} is in use by another holdfast server") from error
+        raise StartupError(
+            f"data directory {folder} is in use by another holdfast server; stop it first"
+        ) from error
     except OSError as error:
         os.close(lock)
         raise _unusable(folder, error) from error

@@ -27,6 +27,7 @@ from sqlalchemy.pool import StaticPool
 
 from holdfast_server.errors import HoldfastError, Reason, StartupError
 from holdfast_server.store import migrations, schema
+from holdfast_server.store.damage import CatalogDamaged
 
 T = TypeVar("T")
 _GROUP = 64  # jobs that share a commit at most
@@ -73,7 +74,9 @@ class Database:
             await database.close()
             if isinstance(error, SQLAlchemyError | sqlite3.Error):
                 cause = getattr(error, "orig", None) or error
-                raise StartupError(f"cannot open the catalog {path}: {cause}") from error
+                # Its subclasses tell of a file that cannot be reached, locked or written.
+                kind = CatalogDamaged if type(cause) is sqlite3.DatabaseError else StartupError
+                raise kind(f"cannot open the catalog {path}: {cause}") from error
             raise
         return database
 

@@ -57,14 +57,14 @@ class FileBlobs(BlobStore):
             _write(parent, name, data)
             return True
 
-    def get(self, name: str) -> bytes:
+    def get(self, name: str, *, limit: int | None = None) -> bytes:
         with (
             _translated("read"),
             self._subfolder(name) as parent,
             _opened(parent, name) as descriptor,
             os.fdopen(descriptor, "rb", closefd=False) as file,
         ):
-            return file.read()
+            return file.read(-1 if limit is None else limit)
 
     def size(self, name: str) -> int:
         with _translated("read"), self._subfolder(name) as parent, _opened(parent, name) as descriptor:

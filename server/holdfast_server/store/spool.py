@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ class Spool:
         self.size = 0
         with _translated():
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (closed by `close`)
+        # Also where whoever asked for it was cancelled before it had it.
+        self._close = weakref.finalize(self, self._file.close)
 
     def write(self, offset: int, data: bytes) -> None:
         """Put the data at `offset`, at most `size`; what lay there and behind it is gone."""
@@ -56,7 +59,7 @@ class Spool:
 
     def close(self) -> None:
         """Let the file go. Idempotent."""
-        self._file.close()
+        self._close()
 
     def _cut(self, size: int) -> None:
         if size < self.size:

@@ -9,18 +9,22 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select
 
-from holdfast_server.store import sql_checkpoints, sql_collect, sql_journal, sql_sessions
+from holdfast_server.errors import HoldfastError
+from holdfast_server.store import sql_check, sql_checkpoints, sql_collect, sql_journal, sql_sessions, sweep
 from holdfast_server.store.catalog import (
     Catalog,
+    Checked,
     CheckpointRecord,
     Entry,
     FileStamp,
     PrefixMatch,
+    Reference,
     SessionRecord,
     Unreferenced,
 )
 from holdfast_server.store.database import Database
 from holdfast_server.store.schema import files
+from holdfast_server.store.sweep import Doomed
 
 
 class SqlCatalog(Catalog):
@@ -159,10 +163,16 @@ class SqlCatalog(Catalog):
         return await self._database.read(lambda c: sql_checkpoints.manifest(c, record))
 
     async def list_checkpoints(
-        self, owner: str, *, session_id: str = "", after_id: str = "", limit: int = 100
+        self,
+        owner: str,
+        *,
+        session_id: str = "",
+        after_id: str = "",
+        limit: int = 100,
+        automatic: bool = True,
     ) -> list[CheckpointRecord]:
         return await self._database.read(
-            lambda c: sql_checkpoints.listed(c, owner, session_id, after_id, limit)
+            lambda c: sql_checkpoints.listed(c, owner, session_id, after_id, limit, automatic)
         )
 
     async def delete_checkpoint(self, owner: str, checkpoint_id: str) -> bool:
@@ -183,6 +193,11 @@ class SqlCatalog(Catalog):
 
     async def drop_expired(self, now: int, *, limit: int = 100) -> int:
         return await self._database.write(lambda c: sql_checkpoints.drop_expired(c, now, limit))
+
+    async def trim_automatic(self, owner: str, session_id: str, keep: int) -> int:
+        return await self._database.write(
+            lambda c: sql_checkpoints.trim_automatic(c, owner, session_id, keep)
+        )
 
     async def drop_automatic(self, *, limit: int = 16) -> int:
         return await self._database.write(lambda c: sql_checkpoints.drop_automatic(c, limit))
@@ -210,6 +225,42 @@ class SqlCatalog(Catalog):
 
     async def referenced(self, digests: Collection[str]) -> set[str]:
         return await self._database.read(lambda c: sql_collect.referenced(c, digests))
+
+    async def check(self, place: tuple[int, int] = (0, 0), *, limit: int = 500) -> Checked:
+        return await self._database.read(lambda c: sql_check.check(c, place, limit))
+
+    async def references(self, after: str = "", *, limit: int = 500) -> list[Reference]:
+        return await self._database.read(lambda c: sql_check.references(c, after, limit))
+
+    async def holders(self, reference: Reference) -> str:
+        return await self._database.read(lambda c: sql_check.holders(c, reference))
+
+    async def integrity(self) -> list[str]:
+        """What SQLite finds wrong with its file."""
+        try:
+            found = await self._database.read(
+                lambda c: c.exec_driver_sql("PRAGMA integrity_check").scalars().all()
+            )
+        except HoldfastError as error:
+            return [str(error.__cause__ or error).splitlines()[0]]
+        return [] if found == ["ok"] else [str(line) for line in found]
+
+    async def expire(self, now: int, *, dry: bool = False) -> Doomed:
+        """Remove what has expired and forget what nothing needs; `dry` only tells.
+
+        For a store that nobody else uses: the blobs are left for a sweep.
+        """
+
+        def work(connection: Connection) -> Doomed:
+            savepoint = connection.begin_nested()
+            doomed = sweep.expire(connection, now)
+            if dry:
+                savepoint.rollback()
+            else:
+                savepoint.commit()
+            return doomed
+
+        return await self._database.write(work)
 
     async def close(self) -> None:
         await self._database.close()

@@ -11,7 +11,7 @@ from dataclasses import asdict, fields, replace
 from itertools import zip_longest
 from typing import Any
 
-from sqlalchemy import Connection, ColumnElement, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
 from holdfast_server.errors import HoldfastError, Reason
 from holdfast_server.store import sql_collect, sql_journal
@@ -97,11 +97,13 @@ def manifest(connection: Connection, record: CheckpointRecord) -> bytes:
 
 
 def listed(
-    connection: Connection, owner: str, session_id: str, after_id: str, limit: int
+    connection: Connection, owner: str, session_id: str, after_id: str, limit: int, automatic: bool
 ) -> list[CheckpointRecord]:
     chosen = select(*_COLUMNS).where(checkpoints.c.owner == owner, checkpoints.c.checkpoint_id > after_id)
     if session_id:
         chosen = chosen.where(checkpoints.c.session_id == session_id)
+    if not automatic:
+        chosen = chosen.where(~checkpoints.c.automatic)
     rows = connection.execute(chosen.order_by(checkpoints.c.checkpoint_id).limit(limit))
     return [_record(dict(row._mapping)) for row in rows]
 
@@ -152,6 +154,13 @@ def drop_expired(connection: Connection, now: int, limit: int) -> int:
 
 def drop_automatic(connection: Connection, limit: int) -> int:
     return _drop(connection, checkpoints.c.automatic, limit)
+
+
+def trim_automatic(connection: Connection, owner: str, session_id: str, keep: int) -> int:
+    of_session = (checkpoints.c.owner == owner) & (checkpoints.c.session_id == session_id)
+    which = of_session & checkpoints.c.automatic & ~checkpoints.c.pinned
+    newest = select(checkpoints.c.row).where(which).order_by(checkpoints.c.row.desc()).limit(keep)
+    return _drop(connection, which & checkpoints.c.row.not_in(connection.scalars(newest).all()), limit=100)
 
 
 def _drop(connection: Connection, which: ColumnElement[bool], limit: int) -> int:

@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+from weakref import WeakSet
 
 from holdfast_server.store import data_dir, pages
 from holdfast_server.store.blobs import BlobStore
+from holdfast_server.store.budget import LOW_WATER, BudgetedBlobs, OverBudget
 from holdfast_server.store.catalog import Catalog
 from holdfast_server.store.damage import MediaCorrupt, PageCorrupt
 from holdfast_server.store.digest import Bytes, growing_digests, keyed_digest
@@ -66,7 +68,9 @@ class Store:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="holdfast-store")
         self._lock = lock
         self._folder = folder
+        self._spools: WeakSet[Spool] = WeakSet()
         self._gate = Gate()
+        self._making_room = asyncio.Lock()
         self._keys: dict[str, bytes] = {}
         self._collection: asyncio.Task[int] | None = None
         self._wanted = False  # somebody asked for a collection that has not begun
@@ -74,12 +78,14 @@ class Store:
         self._closing = False
 
     @classmethod
-    async def open(cls, folder: Path, *, threads: int = 2) -> Store:
-        """Open or make a data directory. Raises `StartupError`."""
+    async def open(cls, folder: Path, *, threads: int = 2, max_bytes: int | None = None) -> Store:
+        """Open or make a data directory whose blobs take at most `max_bytes`. Raises `StartupError`."""
         lock = data_dir.claim(folder)
         try:
-            blobs = await asyncio.to_thread(FileBlobs, folder / data_dir.BLOBS)
+            blobs: BlobStore = await asyncio.to_thread(FileBlobs, folder / data_dir.BLOBS)
             try:
+                if max_bytes is not None:
+                    blobs = await asyncio.to_thread(BudgetedBlobs, blobs, max_bytes)
                 catalog = await SqlCatalog.open(folder / data_dir.CATALOG)
             except BaseException:
                 blobs.close()
@@ -97,6 +103,8 @@ class Store:
         await asyncio.to_thread(self._pool.shutdown)
         await self.catalog.close()
         self.blobs.close()
+        for spool in list(self._spools):
+            spool.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -111,6 +119,30 @@ class Store:
         """
         return self._gate.sharing()
 
+    async def with_room(self, write: Callable[[], Awaitable[T]]) -> T:
+        """What `write` returns; when the budget refuses a blob, room is made and it runs once more.
+
+        `write` enters and leaves `writing()` itself: collection must not wait for it.
+        """
+        try:
+            return await write()
+        except OverBudget as refusal:
+            await self._make_room(refusal.wanted)
+            return await write()
+
+    async def _make_room(self, wanted: int) -> None:
+        """Collect; if that is too little, drop automatic checkpoints, oldest first, to the low-water mark."""
+        assert isinstance(self.blobs, BudgetedBlobs)
+        async with self._making_room:
+            await self.collect()
+            blobs, dropped = self.blobs, 1
+            if wanted > blobs.limit or blobs.used + wanted <= blobs.limit:
+                return
+            mark = max(0, int(LOW_WATER * blobs.limit) - wanted)
+            while dropped and blobs.used > mark:
+                dropped = await self.catalog.drop_automatic()
+                await self.collect()
+
     async def put_page(self, owner: str, content: Bytes) -> StoredPage:
         """Store a page durably, inside `writing()`."""
         self._require_writing()
@@ -124,7 +156,7 @@ class Store:
 
     async def get_page(
         self, owner: str, ref: PageRef, *, max_raw_bytes: int, verify_digest: bool = False
-    ) -> bytes:
+    ) -> bytes | memoryview:
         """A page's content, checked against its reference; with `verify_digest` cryptographically.
 
         Reads and allocates nothing larger than `max_raw_bytes` and a header.
@@ -132,7 +164,7 @@ class Store:
         """
         key = await self._key(owner) if verify_digest else None
 
-        def get() -> bytes:
+        def get() -> bytes | memoryview:
             if self.blobs.size(ref.digest) > pages.HEADER_BYTES + max_raw_bytes:
                 raise PageCorrupt("the page's file is larger than any page may be")
             data = self.blobs.get(ref.digest)
@@ -176,7 +208,9 @@ class Store:
 
     async def spool(self) -> Spool:
         """An empty file beside the store, for what is not to be believed yet; the caller closes it."""
-        return await self._on_pool(lambda: Spool(self._folder))
+        spool = await self._on_pool(lambda: Spool(self._folder))
+        self._spools.add(spool)
+        return spool
 
     # Collection
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1choldfast/v1/checkpoint.proto\x12\x0bholdfast.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\x02\n\nCheckpoint\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x05\x12\x10\n\x08position\x18\x04 \x01(\x05\x12\x13\n\x0btoken_count\x18\x05 \x01(\x05\x12\x12\n\npage_count\x18\x06 \x01(\x05\x12\x11\n\traw_bytes\x18\x07 \x01(\x03\x12\x14\n\x0cstored_bytes\x18\x08 \x01(\x03\x12\x33\n\x06labels\x18\t \x03(\x0b\x32#.holdfast.v1.Checkpoint.LabelsEntry\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x0b \x01(\t\x12\x19\n\x11\x63ompatibility_key\x18\x0c \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*`\n\x0bRestoreMode\x12\x1c\n\x18RESTORE_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15RESTORE_MODE_RESTORED\x10\x01\x12\x18\n\x14RESTORE_MODE_REBUILT\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1choldfast/v1/checkpoint.proto\x12\x0bholdfast.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x03\n\nCheckpoint\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x05\x12\x10\n\x08position\x18\x04 \x01(\x05\x12\x13\n\x0btoken_count\x18\x05 \x01(\x05\x12\x12\n\npage_count\x18\x06 \x01(\x05\x12\x11\n\traw_bytes\x18\x07 \x01(\x03\x12\x14\n\x0cstored_bytes\x18\x08 \x01(\x03\x12\x33\n\x06labels\x18\t \x03(\x0b\x32#.holdfast.v1.Checkpoint.LabelsEntry\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x0b \x01(\t\x12\x19\n\x11\x63ompatibility_key\x18\x0c \x01(\t\x12/\n\x0b\x65xpire_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06pinned\x18\x0e \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*`\n\x0bRestoreMode\x12\x1c\n\x18RESTORE_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15RESTORE_MODE_RESTORED\x10\x01\x12\x18\n\x14RESTORE_MODE_REBUILT\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,10 +34,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CHECKPOINT_LABELSENTRY']._loaded_options = None
   _globals['_CHECKPOINT_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_RESTOREMODE']._serialized_start=445
-  _globals['_RESTOREMODE']._serialized_end=541
+  _globals['_RESTOREMODE']._serialized_start=510
+  _globals['_RESTOREMODE']._serialized_end=606
   _globals['_CHECKPOINT']._serialized_start=79
-  _globals['_CHECKPOINT']._serialized_end=443
-  _globals['_CHECKPOINT_LABELSENTRY']._serialized_start=398
-  _globals['_CHECKPOINT_LABELSENTRY']._serialized_end=443
+  _globals['_CHECKPOINT']._serialized_end=508
+  _globals['_CHECKPOINT_LABELSENTRY']._serialized_start=463
+  _globals['_CHECKPOINT_LABELSENTRY']._serialized_end=508
 # @@protoc_insertion_point(module_scope)

@@ -84,6 +84,8 @@ class Checkpoint(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     COMPATIBILITY_KEY_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
     checkpoint_id: _builtins.str
     """Matches [a-z0-9][a-z0-9-]{0,62}."""
     session_id: _builtins.str
@@ -106,6 +108,8 @@ class Checkpoint(_message.Message):
     """Digest of everything that must be equal for its pages to be used: model,
     projector, llama.cpp build, K and V types, flash attention.
     """
+    pinned: _builtins.bool
+    """Whether it is kept whatever its age and however full the store is."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What the client attached."""
@@ -113,6 +117,12 @@ class Checkpoint(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was taken."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is deleted; unset for never. Passes without effect while it is
+        pinned.
+        """
 
     def __init__(
         self,
@@ -129,10 +139,12 @@ class Checkpoint(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         model: _builtins.str = ...,
         compatibility_key: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        pinned: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_id", b"checkpoint_id", "compatibility_key", b"compatibility_key", "create_time", b"create_time", "labels", b"labels", "model", b"model", "page_count", b"page_count", "position", b"position", "raw_bytes", b"raw_bytes", "revision", b"revision", "session_id", b"session_id", "stored_bytes", b"stored_bytes", "token_count", b"token_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_id", b"checkpoint_id", "compatibility_key", b"compatibility_key", "create_time", b"create_time", "expire_time", b"expire_time", "labels", b"labels", "model", b"model", "page_count", b"page_count", "pinned", b"pinned", "position", b"position", "raw_bytes", b"raw_bytes", "revision", b"revision", "session_id", b"session_id", "stored_bytes", b"stored_bytes", "token_count", b"token_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

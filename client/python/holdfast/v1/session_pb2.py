@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19holdfast/v1/session.proto\x12\x0bholdfast.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\x03\n\x0eSamplingParams\x12\x17\n\nmax_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1b\n\x0erepeat_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x08 \x01(\x02H\x07\x88\x01\x01\x12\x11\n\x04seed\x18\t \x01(\x03H\x08\x88\x01\x01\x12\x0c\n\x04stop\x18\n \x03(\tB\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x11\n\x0f_repeat_penaltyB\x14\n\x12_frequency_penaltyB\x13\n\x11_presence_penaltyB\x07\n\x05_seed\"\xda\x03\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x05\x12\x10\n\x08position\x18\x03 \x01(\x05\x12\x13\n\x0btoken_count\x18\x04 \x01(\x05\x12(\n\x05state\x18\x05 \x01(\x0e\x32\x19.holdfast.v1.SessionState\x12)\n\tresidency\x18\x06 \x01(\x0e\x32\x16.holdfast.v1.Residency\x12,\n\x0b\x63hat_format\x18\x07 \x01(\x0e\x32\x17.holdfast.v1.ChatFormat\x12-\n\x08sampling\x18\x08 \x01(\x0b\x32\x1b.holdfast.v1.SamplingParams\x12\x30\n\x06labels\x18\t \x03(\x0b\x32 .holdfast.v1.Session.LabelsEntry\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x0c \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*X\n\nChatFormat\x12\x1b\n\x17\x43HAT_FORMAT_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HAT_FORMAT_TEMPLATE\x10\x01\x12\x13\n\x0f\x43HAT_FORMAT_RAW\x10\x02*\x81\x01\n\x0cSessionState\x12\x1d\n\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12SESSION_STATE_IDLE\x10\x01\x12\x1c\n\x18SESSION_STATE_PREFILLING\x10\x02\x12\x1c\n\x18SESSION_STATE_GENERATING\x10\x03*R\n\tResidency\x12\x19\n\x15RESIDENCY_UNSPECIFIED\x10\x00\x12\x16\n\x12RESIDENCY_RESIDENT\x10\x01\x12\x12\n\x0eRESIDENCY_COLD\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19holdfast/v1/session.proto\x12\x0bholdfast.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\x03\n\x0eSamplingParams\x12\x17\n\nmax_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1b\n\x0erepeat_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x08 \x01(\x02H\x07\x88\x01\x01\x12\x11\n\x04seed\x18\t \x01(\x03H\x08\x88\x01\x01\x12\x0c\n\x04stop\x18\n \x03(\tB\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x11\n\x0f_repeat_penaltyB\x14\n\x12_frequency_penaltyB\x13\n\x11_presence_penaltyB\x07\n\x05_seed\"\xb3\x04\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x05\x12\x10\n\x08position\x18\x03 \x01(\x05\x12\x13\n\x0btoken_count\x18\x04 \x01(\x05\x12(\n\x05state\x18\x05 \x01(\x0e\x32\x19.holdfast.v1.SessionState\x12)\n\tresidency\x18\x06 \x01(\x0e\x32\x16.holdfast.v1.Residency\x12,\n\x0b\x63hat_format\x18\x07 \x01(\x0e\x32\x17.holdfast.v1.ChatFormat\x12-\n\x08sampling\x18\x08 \x01(\x0b\x32\x1b.holdfast.v1.SamplingParams\x12\x30\n\x06labels\x18\t \x03(\x0b\x32 .holdfast.v1.Session.LabelsEntry\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x0c \x01(\t\x12&\n\x03ttl\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0b\x65xpire_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*X\n\nChatFormat\x12\x1b\n\x17\x43HAT_FORMAT_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HAT_FORMAT_TEMPLATE\x10\x01\x12\x13\n\x0f\x43HAT_FORMAT_RAW\x10\x02*\x81\x01\n\x0cSessionState\x12\x1d\n\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12SESSION_STATE_IDLE\x10\x01\x12\x1c\n\x18SESSION_STATE_PREFILLING\x10\x02\x12\x1c\n\x18SESSION_STATE_GENERATING\x10\x03*R\n\tResidency\x12\x19\n\x15RESIDENCY_UNSPECIFIED\x10\x00\x12\x16\n\x12RESIDENCY_RESIDENT\x10\x01\x12\x12\n\x0eRESIDENCY_COLD\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,16 +35,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SESSION_LABELSENTRY']._loaded_options = None
   _globals['_SESSION_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_CHATFORMAT']._serialized_start=939
-  _globals['_CHATFORMAT']._serialized_end=1027
-  _globals['_SESSIONSTATE']._serialized_start=1030
-  _globals['_SESSIONSTATE']._serialized_end=1159
-  _globals['_RESIDENCY']._serialized_start=1161
-  _globals['_RESIDENCY']._serialized_end=1243
-  _globals['_SAMPLINGPARAMS']._serialized_start=76
-  _globals['_SAMPLINGPARAMS']._serialized_end=460
-  _globals['_SESSION']._serialized_start=463
-  _globals['_SESSION']._serialized_end=937
-  _globals['_SESSION_LABELSENTRY']._serialized_start=892
-  _globals['_SESSION_LABELSENTRY']._serialized_end=937
+  _globals['_CHATFORMAT']._serialized_start=1060
+  _globals['_CHATFORMAT']._serialized_end=1148
+  _globals['_SESSIONSTATE']._serialized_start=1151
+  _globals['_SESSIONSTATE']._serialized_end=1280
+  _globals['_RESIDENCY']._serialized_start=1282
+  _globals['_RESIDENCY']._serialized_end=1364
+  _globals['_SAMPLINGPARAMS']._serialized_start=108
+  _globals['_SAMPLINGPARAMS']._serialized_end=492
+  _globals['_SESSION']._serialized_start=495
+  _globals['_SESSION']._serialized_end=1058
+  _globals['_SESSION_LABELSENTRY']._serialized_start=1013
+  _globals['_SESSION_LABELSENTRY']._serialized_end=1058
 # @@protoc_insertion_point(module_scope)

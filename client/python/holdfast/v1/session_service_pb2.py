@@ -22,6 +22,8 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from holdfast.v1 import checkpoint_pb2 as holdfast_dot_v1_dot_checkpoint__pb2
 from holdfast.v1 import chunk_pb2 as holdfast_dot_v1_dot_chunk__pb2
 from holdfast.v1 import session_pb2 as holdfast_dot_v1_dot_session__pb2
@@ -29,7 +31,7 @@ from holdfast.v1 import transfer_pb2 as holdfast_dot_v1_dot_transfer__pb2
 from holdfast.v1 import usage_pb2 as holdfast_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!holdfast/v1/session_service.proto\x12\x0bholdfast.v1\x1a\x1choldfast/v1/checkpoint.proto\x1a\x17holdfast/v1/chunk.proto\x1a\x19holdfast/v1/session.proto\x1a\x1aholdfast/v1/transfer.proto\x1a\x17holdfast/v1/usage.proto\"\xf5\x01\n\x14\x43reateSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12,\n\x0b\x63hat_format\x18\x02 \x01(\x0e\x32\x17.holdfast.v1.ChatFormat\x12-\n\x08sampling\x18\x03 \x01(\x0b\x32\x1b.holdfast.v1.SamplingParams\x12=\n\x06labels\x18\x04 \x03(\x0b\x32-.holdfast.v1.CreateSessionRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\">\n\x15\x43reateSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Session\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\";\n\x12GetSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Session\"<\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x14ListSessionsResponse\x12&\n\x08sessions\x18\x01 \x03(\x0b\x32\x14.holdfast.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"*\n\x14\x44\x65leteSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"\x83\x01\n\x13\x41ppendChunksRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\"\n\x06\x63hunks\x18\x02 \x03(\x0b\x32\x12.holdfast.v1.Chunk\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x14\n\x12_expected_revision\"`\n\x14\x41ppendChunksResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Session\x12!\n\x05usage\x18\x02 \x01(\x0b\x32\x12.holdfast.v1.Usage\"\x8a\x01\n\x0fGenerateRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12-\n\x08sampling\x18\x02 \x01(\x0b\x32\x1b.holdfast.v1.SamplingParams\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x14\n\x12_expected_revision\"g\n\x10GenerateResponse\x12#\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x12.holdfast.v1.DeltaH\x00\x12%\n\x06\x66inish\x18\x02 \x01(\x0b\x32\x13.holdfast.v1.FinishH\x00\x42\x07\n\x05\x65vent\"(\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\"\x93\x01\n\x06\x46inish\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.holdfast.v1.FinishReason\x12\x14\n\x0cmatched_stop\x18\x02 \x01(\t\x12%\n\x07session\x18\x03 \x01(\x0b\x32\x14.holdfast.v1.Session\x12!\n\x05usage\x18\x04 \x01(\x0b\x32\x12.holdfast.v1.Usage\"\xdf\x01\n\x11\x43heckpointRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x02 \x01(\t\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12:\n\x06labels\x18\x04 \x03(\x0b\x32*.holdfast.v1.CheckpointRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x14\n\x12_expected_revision\"d\n\x12\x43heckpointResponse\x12+\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x17.holdfast.v1.Checkpoint\x12!\n\x05usage\x18\x02 \x01(\x0b\x32\x12.holdfast.v1.Usage\"j\n\x0eRestoreRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x18\n\x0enew_session_id\x18\x02 \x01(\tH\x00\x12\x1d\n\x13rollback_session_id\x18\x03 \x01(\tH\x00\x42\x08\n\x06target\"\x9b\x01\n\x0fRestoreResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Session\x12&\n\x04mode\x18\x02 \x01(\x0e\x32\x18.holdfast.v1.RestoreMode\x12\x16\n\x0erebuild_reason\x18\x03 \x01(\t\x12!\n\x05usage\x18\x04 \x01(\x0b\x32\x12.holdfast.v1.Usage\"\xff\x01\n\x12\x46orkSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0enew_session_id\x18\x02 \x01(\t\x12\x15\n\x08revision\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12-\n\x08sampling\x18\x04 \x01(\x0b\x32\x1b.holdfast.v1.SamplingParams\x12;\n\x06labels\x18\x05 \x03(\x0b\x32+.holdfast.v1.ForkSessionRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_revision\"_\n\x13\x46orkSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Session\x12!\n\x05usage\x18\x02 \x01(\x0b\x32\x12.holdfast.v1.Usage\"-\n\x14GetCheckpointRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\"D\n\x15GetCheckpointResponse\x12+\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x17.holdfast.v1.Checkpoint\"S\n\x16ListCheckpointsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x17ListCheckpointsResponse\x12,\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x17.holdfast.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"0\n\x17\x44\x65leteCheckpointRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCheckpointResponse\"\x16\n\x14GetServerInfoRequest\"\xce\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x19\n\x11llama_cpp_version\x18\x02 \x01(\t\x12!\n\x05model\x18\x03 \x01(\x0b\x32\x12.holdfast.v1.Model\x12#\n\x06limits\x18\x04 \x01(\x0b\x32\x13.holdfast.v1.Limits\x12\x12\n\nslot_count\x18\x05 \x01(\x05\x12\x12\n\ncell_count\x18\x06 \x01(\x05\x12\x19\n\x11\x63ompatibility_key\x18\x07 \x01(\t\"\xb8\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x17\n\x0fparameter_count\x18\x03 \x01(\x03\x12\x1e\n\x16trained_context_tokens\x18\x04 \x01(\x05\x12,\n\x0bmemory_kind\x18\x05 \x01(\x0e\x32\x17.holdfast.v1.MemoryKind\x12\x0e\n\x06vision\x18\x06 \x01(\x08\x12\x15\n\rchat_template\x18\x07 \x01(\x08\"\x8f\x01\n\x06Limits\x12\x16\n\x0e\x63ontext_tokens\x18\x01 \x01(\x05\x12\x13\n\x0bmedia_bytes\x18\x02 \x01(\x03\x12\x14\n\x0cmedia_pixels\x18\x03 \x01(\x03\x12\x19\n\x11\x63hunks_per_append\x18\x04 \x01(\x05\x12\x15\n\rmessage_bytes\x18\x05 \x01(\x03\x12\x10\n\x08sessions\x18\x06 \x01(\x05*\xa9\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x46INISH_REASON_END_OF_TURN\x10\x01\x12\x1d\n\x19\x46INISH_REASON_STOP_STRING\x10\x02\x12\x1c\n\x18\x46INISH_REASON_MAX_TOKENS\x10\x03\x12\x1e\n\x1a\x46INISH_REASON_CONTEXT_FULL\x10\x04*@\n\nMemoryKind\x12\x1b\n\x17MEMORY_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11MEMORY_KIND_PLAIN\x10\x01\x32\xa0\n\n\x0eSessionService\x12V\n\rCreateSession\x12!.holdfast.v1.CreateSessionRequest\x1a\".holdfast.v1.CreateSessionResponse\x12M\n\nGetSession\x12\x1e.holdfast.v1.GetSessionRequest\x1a\x1f.holdfast.v1.GetSessionResponse\x12S\n\x0cListSessions\x12 .holdfast.v1.ListSessionsRequest\x1a!.holdfast.v1.ListSessionsResponse\x12V\n\rDeleteSession\x12!.holdfast.v1.DeleteSessionRequest\x1a\".holdfast.v1.DeleteSessionResponse\x12S\n\x0c\x41ppendChunks\x12 .holdfast.v1.AppendChunksRequest\x1a!.holdfast.v1.AppendChunksResponse\x12I\n\x08Generate\x12\x1c.holdfast.v1.GenerateRequest\x1a\x1d.holdfast.v1.GenerateResponse0\x01\x12M\n\nCheckpoint\x12\x1e.holdfast.v1.CheckpointRequest\x1a\x1f.holdfast.v1.CheckpointResponse\x12\x44\n\x07Restore\x12\x1b.holdfast.v1.RestoreRequest\x1a\x1c.holdfast.v1.RestoreResponse\x12P\n\x0b\x46orkSession\x12\x1f.holdfast.v1.ForkSessionRequest\x1a .holdfast.v1.ForkSessionResponse\x12V\n\rGetCheckpoint\x12!.holdfast.v1.GetCheckpointRequest\x1a\".holdfast.v1.GetCheckpointResponse\x12\\\n\x0fListCheckpoints\x12#.holdfast.v1.ListCheckpointsRequest\x1a$.holdfast.v1.ListCheckpointsResponse\x12_\n\x10\x44\x65leteCheckpoint\x12$.holdfast.v1.DeleteCheckpointRequest\x1a%.holdfast.v1.DeleteCheckpointResponse\x12\x61\n\x10\x45xportCheckpoint\x12$.holdfast.v1.ExportCheckpointRequest\x1a%.holdfast.v1.ExportCheckpointResponse0\x01\x12\x61\n\x10ImportCheckpoint\x12$.holdfast.v1.ImportCheckpointRequest\x1a%.holdfast.v1.ImportCheckpointResponse(\x01\x12V\n\rGetServerInfo\x12!.holdfast.v1.GetServerInfoRequest\x1a\".holdfast.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!holdfast/v1/session_service.proto\x12\x0bholdfast.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1choldfast/v1/checkpoint.proto\x1a\x17holdfast/v1/chunk.proto\x1a\x19holdfast/v1/session.proto\x1a\x1aholdfast/v1/transfer.proto\x1a\x17holdfast/v1/usage.proto\"\xb1\x02\n\x14\x43reateSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12,\n\x0b\x63hat_format\x18\x02 \x01(\x0e\x32\x17.holdfast.v1.ChatFormat\x12-\n\x08sampling\x18\x03 \x01(\x0b\x32\x1b.holdfast.v1.SamplingParams\x12=\n\x06labels\x18\x04 \x03(\x0b\x32-.holdfast.v1.CreateSessionRequest.LabelsEntry\x12&\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\">\n\x15\x43reateSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Session\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\";\n\x12GetSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Session\"<\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x14ListSessionsResponse\x12&\n\x08sessions\x18\x01 \x03(\x0b\x32\x14.holdfast.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf1\x01\n\x14UpdateSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12=\n\x06labels\x18\x02 \x03(\x0b\x32-.holdfast.v1.UpdateSessionRequest.LabelsEntry\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\">\n\x15UpdateSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Session\"*\n\x14\x44\x65leteSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"\x97\x01\n\x13\x41ppendChunksRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\"\n\x06\x63hunks\x18\x02 \x03(\x0b\x32\x12.holdfast.v1.Chunk\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x04 \x01(\tB\x14\n\x12_expected_revision\"`\n\x14\x41ppendChunksResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Session\x12!\n\x05usage\x18\x02 \x01(\x0b\x32\x12.holdfast.v1.Usage\"\x9e\x01\n\x0fGenerateRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12-\n\x08sampling\x18\x02 \x01(\x0b\x32\x1b.holdfast.v1.SamplingParams\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x04 \x01(\tB\x14\n\x12_expected_revision\"g\n\x10GenerateResponse\x12#\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x12.holdfast.v1.DeltaH\x00\x12%\n\x06\x66inish\x18\x02 \x01(\x0b\x32\x13.holdfast.v1.FinishH\x00\x42\x07\n\x05\x65vent\"(\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\"\x93\x01\n\x06\x46inish\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.holdfast.v1.FinishReason\x12\x14\n\x0cmatched_stop\x18\x02 \x01(\t\x12%\n\x07session\x18\x03 \x01(\x0b\x32\x14.holdfast.v1.Session\x12!\n\x05usage\x18\x04 \x01(\x0b\x32\x12.holdfast.v1.Usage\"\xab\x02\n\x11\x43heckpointRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x15\n\rcheckpoint_id\x18\x02 \x01(\t\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12:\n\x06labels\x18\x04 \x03(\x0b\x32*.holdfast.v1.CheckpointRequest.LabelsEntry\x12&\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06pinned\x18\x06 \x01(\x08\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x14\n\x12_expected_revision\"d\n\x12\x43heckpointResponse\x12+\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x17.holdfast.v1.Checkpoint\x12!\n\x05usage\x18\x02 \x01(\x0b\x32\x12.holdfast.v1.Usage\"~\n\x0eRestoreRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x18\n\x0enew_session_id\x18\x02 \x01(\tH\x00\x12\x1d\n\x13rollback_session_id\x18\x03 \x01(\tH\x00\x12\x12\n\nrequest_id\x18\x04 \x01(\tB\x08\n\x06target\"\x9b\x01\n\x0fRestoreResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Session\x12&\n\x04mode\x18\x02 \x01(\x0e\x32\x18.holdfast.v1.RestoreMode\x12\x16\n\x0erebuild_reason\x18\x03 \x01(\t\x12!\n\x05usage\x18\x04 \x01(\x0b\x32\x12.holdfast.v1.Usage\"\x93\x02\n\x12\x46orkSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0enew_session_id\x18\x02 \x01(\t\x12\x15\n\x08revision\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12-\n\x08sampling\x18\x04 \x01(\x0b\x32\x1b.holdfast.v1.SamplingParams\x12;\n\x06labels\x18\x05 \x03(\x0b\x32+.holdfast.v1.ForkSessionRequest.LabelsEntry\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_revision\"_\n\x13\x46orkSessionResponse\x12%\n\x07session\x18\x01 \x01(\x0b\x32\x14.holdfast.v1.Session\x12!\n\x05usage\x18\x02 \x01(\x0b\x32\x12.holdfast.v1.Usage\"-\n\x14GetCheckpointRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\"D\n\x15GetCheckpointResponse\x12+\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x17.holdfast.v1.Checkpoint\"n\n\x16ListCheckpointsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x19\n\x11include_automatic\x18\x04 \x01(\x08\"`\n\x17ListCheckpointsResponse\x12,\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x17.holdfast.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8a\x02\n\x17UpdateCheckpointRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12@\n\x06labels\x18\x02 \x03(\x0b\x32\x30.holdfast.v1.UpdateCheckpointRequest.LabelsEntry\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06pinned\x18\x04 \x01(\x08\x12/\n\x0bupdate_mask\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"G\n\x18UpdateCheckpointResponse\x12+\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x17.holdfast.v1.Checkpoint\"0\n\x17\x44\x65leteCheckpointRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCheckpointResponse\"\x16\n\x14GetServerInfoRequest\"\xce\x01\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x19\n\x11llama_cpp_version\x18\x02 \x01(\t\x12!\n\x05model\x18\x03 \x01(\x0b\x32\x12.holdfast.v1.Model\x12#\n\x06limits\x18\x04 \x01(\x0b\x32\x13.holdfast.v1.Limits\x12\x12\n\nslot_count\x18\x05 \x01(\x05\x12\x12\n\ncell_count\x18\x06 \x01(\x05\x12\x19\n\x11\x63ompatibility_key\x18\x07 \x01(\t\"\xb8\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x17\n\x0fparameter_count\x18\x03 \x01(\x03\x12\x1e\n\x16trained_context_tokens\x18\x04 \x01(\x05\x12,\n\x0bmemory_kind\x18\x05 \x01(\x0e\x32\x17.holdfast.v1.MemoryKind\x12\x0e\n\x06vision\x18\x06 \x01(\x08\x12\x15\n\rchat_template\x18\x07 \x01(\x08\"\x8f\x01\n\x06Limits\x12\x16\n\x0e\x63ontext_tokens\x18\x01 \x01(\x05\x12\x13\n\x0bmedia_bytes\x18\x02 \x01(\x03\x12\x14\n\x0cmedia_pixels\x18\x03 \x01(\x03\x12\x19\n\x11\x63hunks_per_append\x18\x04 \x01(\x05\x12\x15\n\rmessage_bytes\x18\x05 \x01(\x03\x12\x10\n\x08sessions\x18\x06 \x01(\x05*\xc6\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x46INISH_REASON_END_OF_TURN\x10\x01\x12\x1d\n\x19\x46INISH_REASON_STOP_STRING\x10\x02\x12\x1c\n\x18\x46INISH_REASON_MAX_TOKENS\x10\x03\x12\x1e\n\x1a\x46INISH_REASON_CONTEXT_FULL\x10\x04\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x05*@\n\nMemoryKind\x12\x1b\n\x17MEMORY_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11MEMORY_KIND_PLAIN\x10\x01\x32\xd9\x0b\n\x0eSessionService\x12V\n\rCreateSession\x12!.holdfast.v1.CreateSessionRequest\x1a\".holdfast.v1.CreateSessionResponse\x12M\n\nGetSession\x12\x1e.holdfast.v1.GetSessionRequest\x1a\x1f.holdfast.v1.GetSessionResponse\x12S\n\x0cListSessions\x12 .holdfast.v1.ListSessionsRequest\x1a!.holdfast.v1.ListSessionsResponse\x12V\n\rUpdateSession\x12!.holdfast.v1.UpdateSessionRequest\x1a\".holdfast.v1.UpdateSessionResponse\x12V\n\rDeleteSession\x12!.holdfast.v1.DeleteSessionRequest\x1a\".holdfast.v1.DeleteSessionResponse\x12S\n\x0c\x41ppendChunks\x12 .holdfast.v1.AppendChunksRequest\x1a!.holdfast.v1.AppendChunksResponse\x12I\n\x08Generate\x12\x1c.holdfast.v1.GenerateRequest\x1a\x1d.holdfast.v1.GenerateResponse0\x01\x12M\n\nCheckpoint\x12\x1e.holdfast.v1.CheckpointRequest\x1a\x1f.holdfast.v1.CheckpointResponse\x12\x44\n\x07Restore\x12\x1b.holdfast.v1.RestoreRequest\x1a\x1c.holdfast.v1.RestoreResponse\x12P\n\x0b\x46orkSession\x12\x1f.holdfast.v1.ForkSessionRequest\x1a .holdfast.v1.ForkSessionResponse\x12V\n\rGetCheckpoint\x12!.holdfast.v1.GetCheckpointRequest\x1a\".holdfast.v1.GetCheckpointResponse\x12\\\n\x0fListCheckpoints\x12#.holdfast.v1.ListCheckpointsRequest\x1a$.holdfast.v1.ListCheckpointsResponse\x12_\n\x10UpdateCheckpoint\x12$.holdfast.v1.UpdateCheckpointRequest\x1a%.holdfast.v1.UpdateCheckpointResponse\x12_\n\x10\x44\x65leteCheckpoint\x12$.holdfast.v1.DeleteCheckpointRequest\x1a%.holdfast.v1.DeleteCheckpointResponse\x12\x61\n\x10\x45xportCheckpoint\x12$.holdfast.v1.ExportCheckpointRequest\x1a%.holdfast.v1.ExportCheckpointResponse0\x01\x12\x61\n\x10ImportCheckpoint\x12$.holdfast.v1.ImportCheckpointRequest\x1a%.holdfast.v1.ImportCheckpointResponse(\x01\x12V\n\rGetServerInfo\x12!.holdfast.v1.GetServerInfoRequest\x1a\".holdfast.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,80 +40,96 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CREATESESSIONREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_CREATESESSIONREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_UPDATESESSIONREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_UPDATESESSIONREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_CHECKPOINTREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_CHECKPOINTREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_FORKSESSIONREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_FORKSESSIONREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_FINISHREASON']._serialized_start=3383
-  _globals['_FINISHREASON']._serialized_end=3552
-  _globals['_MEMORYKIND']._serialized_start=3554
-  _globals['_MEMORYKIND']._serialized_end=3618
-  _globals['_CREATESESSIONREQUEST']._serialized_start=186
-  _globals['_CREATESESSIONREQUEST']._serialized_end=431
-  _globals['_CREATESESSIONREQUEST_LABELSENTRY']._serialized_start=386
-  _globals['_CREATESESSIONREQUEST_LABELSENTRY']._serialized_end=431
-  _globals['_CREATESESSIONRESPONSE']._serialized_start=433
-  _globals['_CREATESESSIONRESPONSE']._serialized_end=495
-  _globals['_GETSESSIONREQUEST']._serialized_start=497
-  _globals['_GETSESSIONREQUEST']._serialized_end=536
-  _globals['_GETSESSIONRESPONSE']._serialized_start=538
-  _globals['_GETSESSIONRESPONSE']._serialized_end=597
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=599
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=659
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=661
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=748
-  _globals['_DELETESESSIONREQUEST']._serialized_start=750
-  _globals['_DELETESESSIONREQUEST']._serialized_end=792
-  _globals['_DELETESESSIONRESPONSE']._serialized_start=794
-  _globals['_DELETESESSIONRESPONSE']._serialized_end=817
-  _globals['_APPENDCHUNKSREQUEST']._serialized_start=820
-  _globals['_APPENDCHUNKSREQUEST']._serialized_end=951
-  _globals['_APPENDCHUNKSRESPONSE']._serialized_start=953
-  _globals['_APPENDCHUNKSRESPONSE']._serialized_end=1049
-  _globals['_GENERATEREQUEST']._serialized_start=1052
-  _globals['_GENERATEREQUEST']._serialized_end=1190
-  _globals['_GENERATERESPONSE']._serialized_start=1192
-  _globals['_GENERATERESPONSE']._serialized_end=1295
-  _globals['_DELTA']._serialized_start=1297
-  _globals['_DELTA']._serialized_end=1337
-  _globals['_FINISH']._serialized_start=1340
-  _globals['_FINISH']._serialized_end=1487
-  _globals['_CHECKPOINTREQUEST']._serialized_start=1490
-  _globals['_CHECKPOINTREQUEST']._serialized_end=1713
-  _globals['_CHECKPOINTREQUEST_LABELSENTRY']._serialized_start=386
-  _globals['_CHECKPOINTREQUEST_LABELSENTRY']._serialized_end=431
-  _globals['_CHECKPOINTRESPONSE']._serialized_start=1715
-  _globals['_CHECKPOINTRESPONSE']._serialized_end=1815
-  _globals['_RESTOREREQUEST']._serialized_start=1817
-  _globals['_RESTOREREQUEST']._serialized_end=1923
-  _globals['_RESTORERESPONSE']._serialized_start=1926
-  _globals['_RESTORERESPONSE']._serialized_end=2081
-  _globals['_FORKSESSIONREQUEST']._serialized_start=2084
-  _globals['_FORKSESSIONREQUEST']._serialized_end=2339
-  _globals['_FORKSESSIONREQUEST_LABELSENTRY']._serialized_start=386
-  _globals['_FORKSESSIONREQUEST_LABELSENTRY']._serialized_end=431
-  _globals['_FORKSESSIONRESPONSE']._serialized_start=2341
-  _globals['_FORKSESSIONRESPONSE']._serialized_end=2436
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=2438
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=2483
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=2485
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=2553
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=2555
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=2638
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=2640
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=2736
-  _globals['_DELETECHECKPOINTREQUEST']._serialized_start=2738
-  _globals['_DELETECHECKPOINTREQUEST']._serialized_end=2786
-  _globals['_DELETECHECKPOINTRESPONSE']._serialized_start=2788
-  _globals['_DELETECHECKPOINTRESPONSE']._serialized_end=2814
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=2816
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=2838
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=2841
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=3047
-  _globals['_MODEL']._serialized_start=3050
-  _globals['_MODEL']._serialized_end=3234
-  _globals['_LIMITS']._serialized_start=3237
-  _globals['_LIMITS']._serialized_end=3380
-  _globals['_SESSIONSERVICE']._serialized_start=3621
-  _globals['_SESSIONSERVICE']._serialized_end=4933
+  _globals['_UPDATECHECKPOINTREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_UPDATECHECKPOINTREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_FINISHREASON']._serialized_start=4342
+  _globals['_FINISHREASON']._serialized_end=4540
+  _globals['_MEMORYKIND']._serialized_start=4542
+  _globals['_MEMORYKIND']._serialized_end=4606
+  _globals['_CREATESESSIONREQUEST']._serialized_start=252
+  _globals['_CREATESESSIONREQUEST']._serialized_end=557
+  _globals['_CREATESESSIONREQUEST_LABELSENTRY']._serialized_start=512
+  _globals['_CREATESESSIONREQUEST_LABELSENTRY']._serialized_end=557
+  _globals['_CREATESESSIONRESPONSE']._serialized_start=559
+  _globals['_CREATESESSIONRESPONSE']._serialized_end=621
+  _globals['_GETSESSIONREQUEST']._serialized_start=623
+  _globals['_GETSESSIONREQUEST']._serialized_end=662
+  _globals['_GETSESSIONRESPONSE']._serialized_start=664
+  _globals['_GETSESSIONRESPONSE']._serialized_end=723
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=725
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=785
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=787
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=874
+  _globals['_UPDATESESSIONREQUEST']._serialized_start=877
+  _globals['_UPDATESESSIONREQUEST']._serialized_end=1118
+  _globals['_UPDATESESSIONREQUEST_LABELSENTRY']._serialized_start=512
+  _globals['_UPDATESESSIONREQUEST_LABELSENTRY']._serialized_end=557
+  _globals['_UPDATESESSIONRESPONSE']._serialized_start=1120
+  _globals['_UPDATESESSIONRESPONSE']._serialized_end=1182
+  _globals['_DELETESESSIONREQUEST']._serialized_start=1184
+  _globals['_DELETESESSIONREQUEST']._serialized_end=1226
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=1228
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=1251
+  _globals['_APPENDCHUNKSREQUEST']._serialized_start=1254
+  _globals['_APPENDCHUNKSREQUEST']._serialized_end=1405
+  _globals['_APPENDCHUNKSRESPONSE']._serialized_start=1407
+  _globals['_APPENDCHUNKSRESPONSE']._serialized_end=1503
+  _globals['_GENERATEREQUEST']._serialized_start=1506
+  _globals['_GENERATEREQUEST']._serialized_end=1664
+  _globals['_GENERATERESPONSE']._serialized_start=1666
+  _globals['_GENERATERESPONSE']._serialized_end=1769
+  _globals['_DELTA']._serialized_start=1771
+  _globals['_DELTA']._serialized_end=1811
+  _globals['_FINISH']._serialized_start=1814
+  _globals['_FINISH']._serialized_end=1961
+  _globals['_CHECKPOINTREQUEST']._serialized_start=1964
+  _globals['_CHECKPOINTREQUEST']._serialized_end=2263
+  _globals['_CHECKPOINTREQUEST_LABELSENTRY']._serialized_start=512
+  _globals['_CHECKPOINTREQUEST_LABELSENTRY']._serialized_end=557
+  _globals['_CHECKPOINTRESPONSE']._serialized_start=2265
+  _globals['_CHECKPOINTRESPONSE']._serialized_end=2365
+  _globals['_RESTOREREQUEST']._serialized_start=2367
+  _globals['_RESTOREREQUEST']._serialized_end=2493
+  _globals['_RESTORERESPONSE']._serialized_start=2496
+  _globals['_RESTORERESPONSE']._serialized_end=2651
+  _globals['_FORKSESSIONREQUEST']._serialized_start=2654
+  _globals['_FORKSESSIONREQUEST']._serialized_end=2929
+  _globals['_FORKSESSIONREQUEST_LABELSENTRY']._serialized_start=512
+  _globals['_FORKSESSIONREQUEST_LABELSENTRY']._serialized_end=557
+  _globals['_FORKSESSIONRESPONSE']._serialized_start=2931
+  _globals['_FORKSESSIONRESPONSE']._serialized_end=3026
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=3028
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=3073
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=3075
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=3143
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=3145
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=3255
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=3257
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=3353
+  _globals['_UPDATECHECKPOINTREQUEST']._serialized_start=3356
+  _globals['_UPDATECHECKPOINTREQUEST']._serialized_end=3622
+  _globals['_UPDATECHECKPOINTREQUEST_LABELSENTRY']._serialized_start=512
+  _globals['_UPDATECHECKPOINTREQUEST_LABELSENTRY']._serialized_end=557
+  _globals['_UPDATECHECKPOINTRESPONSE']._serialized_start=3624
+  _globals['_UPDATECHECKPOINTRESPONSE']._serialized_end=3695
+  _globals['_DELETECHECKPOINTREQUEST']._serialized_start=3697
+  _globals['_DELETECHECKPOINTREQUEST']._serialized_end=3745
+  _globals['_DELETECHECKPOINTRESPONSE']._serialized_start=3747
+  _globals['_DELETECHECKPOINTRESPONSE']._serialized_end=3773
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=3775
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=3797
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=3800
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=4006
+  _globals['_MODEL']._serialized_start=4009
+  _globals['_MODEL']._serialized_end=4193
+  _globals['_LIMITS']._serialized_start=4196
+  _globals['_LIMITS']._serialized_end=4339
+  _globals['_SESSIONSERVICE']._serialized_start=4609
+  _globals['_SESSIONSERVICE']._serialized_end=6106
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,8 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -39,6 +41,10 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     """`max_tokens` were generated."""
     FINISH_REASON_CONTEXT_FULL: _FinishReason.ValueType  # 4
     """The context window is full."""
+    FINISH_REASON_CANCELLED: _FinishReason.ValueType  # 5
+    """The first call with this `request_id` was cancelled or broke off; this is
+    what it had streamed.
+    """
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """FinishReason says why a generation ended."""
@@ -53,6 +59,10 @@ FINISH_REASON_MAX_TOKENS: FinishReason.ValueType  # 3
 """`max_tokens` were generated."""
 FINISH_REASON_CONTEXT_FULL: FinishReason.ValueType  # 4
 """The context window is full."""
+FINISH_REASON_CANCELLED: FinishReason.ValueType  # 5
+"""The first call with this `request_id` was cancelled or broke off; this is
+what it had streamed.
+"""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 class _MemoryKind:
@@ -105,10 +115,16 @@ class CreateSessionRequest(_message.Message):
     CHAT_FORMAT_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Matches [a-z0-9][a-z0-9-]{0,62}; empty lets the server choose one."""
     chat_format: _session_pb2.ChatFormat.ValueType
     """How chunks become tokens."""
+    request_id: _builtins.str
+    """Optional, [A-Za-z0-9._:-]{1,128}: a retry with the same id gets what the
+    first call made, and nothing is done again.
+    """
     @_builtins.property
     def sampling(self) -> _session_pb2.SamplingParams:
         """Defaults for every Generate of the session."""
@@ -117,6 +133,12 @@ class CreateSessionRequest(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """At most 64, keys of at most 63 bytes, values of at most 255."""
 
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """Delete the session when it has not been used for so long: 1 second to 10
+        years. Unset: never. AppendChunks, Generate and rollbacks are uses.
+        """
+
     def __init__(
         self,
         *,
@@ -124,10 +146,12 @@ class CreateSessionRequest(_message.Message):
         chat_format: _session_pb2.ChatFormat.ValueType = ...,
         sampling: _session_pb2.SamplingParams | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat_format", b"chat_format", "labels", b"labels", "sampling", b"sampling", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat_format", b"chat_format", "labels", b"labels", "request_id", b"request_id", "sampling", b"sampling", "session_id", b"session_id", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -258,6 +282,96 @@ class ListSessionsResponse(_message.Message):
 Global___ListSessionsResponse: _TypeAlias = ListSessionsResponse  # noqa: Y015
 
 @_typing.final
+class UpdateSessionRequest(_message.Message):
+    """UpdateSessionRequest says what to change of a session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """Which session."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Replaces all labels: at most 64, keys of at most 63 bytes, values of at
+        most 255.
+        """
+
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """Counts from this call until the session's next use: 1 second to 10 years.
+        Named in the mask but unset: the session never expires.
+        """
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """What to change: `labels`, `ttl`, or `*` for both. Empty changes what is
+        set here.
+        """
+
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "session_id", b"session_id", "ttl", b"ttl", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateSessionRequest: _TypeAlias = UpdateSessionRequest  # noqa: Y015
+
+@_typing.final
+class UpdateSessionResponse(_message.Message):
+    """UpdateSessionResponse holds the session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> _session_pb2.Session:
+        """The session as changed."""
+
+    def __init__(
+        self,
+        *,
+        session: _session_pb2.Session | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateSessionResponse: _TypeAlias = UpdateSessionResponse  # noqa: Y015
+
+@_typing.final
 class DeleteSessionRequest(_message.Message):
     """DeleteSessionRequest names a session."""
 
@@ -305,10 +419,15 @@ class AppendChunksRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     CHUNKS_FIELD_NUMBER: _builtins.int
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Which session."""
     expected_revision: _builtins.int
     """Refuse with STALE_REVISION unless the session is at this revision."""
+    request_id: _builtins.str
+    """Optional, [A-Za-z0-9._:-]{1,128}: a retry with the same id gets what the
+    first call made, and nothing is done again.
+    """
     @_builtins.property
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[_chunk_pb2.Chunk]:
         """In order: at least one, at most `Limits.chunks_per_append`."""
@@ -319,10 +438,11 @@ class AppendChunksRequest(_message.Message):
         session_id: _builtins.str = ...,
         chunks: _abc.Iterable[_chunk_pb2.Chunk] | None = ...,
         expected_revision: _builtins.int | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "chunks", b"chunks", "expected_revision", b"expected_revision", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "chunks", b"chunks", "expected_revision", b"expected_revision", "request_id", b"request_id", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
     _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
@@ -369,10 +489,15 @@ class GenerateRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Which session."""
     expected_revision: _builtins.int
     """Refuse with STALE_REVISION unless the session is at this revision."""
+    request_id: _builtins.str
+    """Optional, [A-Za-z0-9._:-]{1,128}: a retry with the same id gets what the
+    first call made, and nothing is done again.
+    """
     @_builtins.property
     def sampling(self) -> _session_pb2.SamplingParams:
         """Overrides of the session's defaults."""
@@ -383,10 +508,11 @@ class GenerateRequest(_message.Message):
         session_id: _builtins.str = ...,
         sampling: _session_pb2.SamplingParams | None = ...,
         expected_revision: _builtins.int | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision", "sampling", b"sampling", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision", "request_id", b"request_id", "sampling", b"sampling", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
     _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
@@ -526,15 +652,30 @@ class CheckpointRequest(_message.Message):
     CHECKPOINT_ID_FIELD_NUMBER: _builtins.int
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Which session."""
     checkpoint_id: _builtins.str
     """Matches [a-z0-9][a-z0-9-]{0,62}; empty lets the server choose one."""
     expected_revision: _builtins.int
     """Refuse with STALE_REVISION unless the session is at this revision."""
+    pinned: _builtins.bool
+    """Keep it whatever its age and however full the store is."""
+    request_id: _builtins.str
+    """Optional, [A-Za-z0-9._:-]{1,128}: a retry with the same id gets what the
+    first call made, and nothing is done again.
+    """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """At most 64, keys of at most 63 bytes, values of at most 255."""
+
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """Delete the checkpoint so long after its creation: 1 second to 10 years.
+        Unset: never.
+        """
 
     def __init__(
         self,
@@ -543,10 +684,13 @@ class CheckpointRequest(_message.Message):
         checkpoint_id: _builtins.str = ...,
         expected_revision: _builtins.int | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        pinned: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "checkpoint_id", b"checkpoint_id", "expected_revision", b"expected_revision", "labels", b"labels", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "checkpoint_id", b"checkpoint_id", "expected_revision", b"expected_revision", "labels", b"labels", "pinned", b"pinned", "request_id", b"request_id", "session_id", b"session_id", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
     _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
@@ -593,6 +737,7 @@ class RestoreRequest(_message.Message):
     CHECKPOINT_ID_FIELD_NUMBER: _builtins.int
     NEW_SESSION_ID_FIELD_NUMBER: _builtins.int
     ROLLBACK_SESSION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     checkpoint_id: _builtins.str
     """Which checkpoint."""
     new_session_id: _builtins.str
@@ -603,16 +748,22 @@ class RestoreRequest(_message.Message):
     """Roll this session back to the checkpoint, which must be its own. What
     came after is dropped from the session.
     """
+    request_id: _builtins.str
+    """Optional, [A-Za-z0-9._:-]{1,128}: a retry with the same id gets the session
+    that the first call made. Without effect on a rollback, which may be
+    repeated as it is while nothing was appended since.
+    """
     def __init__(
         self,
         *,
         checkpoint_id: _builtins.str = ...,
         new_session_id: _builtins.str = ...,
         rollback_session_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["new_session_id", b"new_session_id", "rollback_session_id", b"rollback_session_id", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_id", b"checkpoint_id", "new_session_id", b"new_session_id", "rollback_session_id", b"rollback_session_id", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_id", b"checkpoint_id", "new_session_id", b"new_session_id", "request_id", b"request_id", "rollback_session_id", b"rollback_session_id", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["new_session_id", "rollback_session_id"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
@@ -633,7 +784,9 @@ class RestoreResponse(_message.Message):
     mode: _checkpoint_pb2.RestoreMode.ValueType
     """RESTORED: from pages, no token prefilled. REBUILT: recomputed."""
     rebuild_reason: _builtins.str
-    """When rebuilt: PAGE_CORRUPT, PAGE_MISSING, KEY_MISMATCH or STATE_REFUSED."""
+    """When rebuilt: PAGE_CORRUPT, PAGE_MISSING, STATE_REFUSED, KEY_MISMATCH, or
+    MODEL_CHANGED: another model, and what was said was tokenized anew for it.
+    """
     @_builtins.property
     def session(self) -> _session_pb2.Session:
         """The restored session."""
@@ -689,12 +842,17 @@ class ForkSessionRequest(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Which session."""
     new_session_id: _builtins.str
     """Id of the branch; empty lets the server choose one."""
     revision: _builtins.int
     """Branch from this revision, 0 to the session's; unset: from its newest."""
+    request_id: _builtins.str
+    """Optional, [A-Za-z0-9._:-]{1,128}: a retry with the same id gets what the
+    first call made, and nothing is done again.
+    """
     @_builtins.property
     def sampling(self) -> _session_pb2.SamplingParams:
         """Overrides of the session's defaults; give branches their own `seed` when
@@ -713,10 +871,11 @@ class ForkSessionRequest(_message.Message):
         revision: _builtins.int | None = ...,
         sampling: _session_pb2.SamplingParams | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_revision", b"_revision", "revision", b"revision", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_revision", b"_revision", "labels", b"labels", "new_session_id", b"new_session_id", "revision", b"revision", "sampling", b"sampling", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_revision", b"_revision", "labels", b"labels", "new_session_id", b"new_session_id", "request_id", b"request_id", "revision", b"revision", "sampling", b"sampling", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
     _WhichOneofArgType__revision: _TypeAlias = _typing.Literal["_revision", b"_revision"]  # noqa: Y015
@@ -809,22 +968,26 @@ class ListCheckpointsRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    INCLUDE_AUTOMATIC_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Only checkpoints taken of this session; empty for all."""
     page_size: _builtins.int
     """Checkpoints to return at most: 0 (server's choice, 100) to 1,000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first."""
+    include_automatic: _builtins.bool
+    """Also those that the server took by itself (`--autosave`)."""
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        include_automatic: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_automatic", b"include_automatic", "page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -857,6 +1020,100 @@ class ListCheckpointsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListCheckpointsResponse: _TypeAlias = ListCheckpointsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateCheckpointRequest(_message.Message):
+    """UpdateCheckpointRequest says what to change of a checkpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CHECKPOINT_ID_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    checkpoint_id: _builtins.str
+    """Which checkpoint."""
+    pinned: _builtins.bool
+    """Whether to keep it whatever its age and however full the store is."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Replaces all labels: at most 64, keys of at most 63 bytes, values of at
+        most 255.
+        """
+
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """Counts from the checkpoint's creation: 1 second to 10 years. Named in the
+        mask but unset: the checkpoint never expires.
+        """
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """What to change: `labels`, `ttl`, `pinned`, or `*` for all. Empty changes
+        what is set here.
+        """
+
+    def __init__(
+        self,
+        *,
+        checkpoint_id: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        pinned: _builtins.bool = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_id", b"checkpoint_id", "labels", b"labels", "pinned", b"pinned", "ttl", b"ttl", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateCheckpointRequest: _TypeAlias = UpdateCheckpointRequest  # noqa: Y015
+
+@_typing.final
+class UpdateCheckpointResponse(_message.Message):
+    """UpdateCheckpointResponse holds the checkpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def checkpoint(self) -> _checkpoint_pb2.Checkpoint:
+        """The checkpoint as changed."""
+
+    def __init__(
+        self,
+        *,
+        checkpoint: _checkpoint_pb2.Checkpoint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateCheckpointResponse: _TypeAlias = UpdateCheckpointResponse  # noqa: Y015
 
 @_typing.final
 class DeleteCheckpointRequest(_message.Message):

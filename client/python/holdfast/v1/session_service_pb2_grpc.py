@@ -34,7 +34,7 @@ class SessionServiceStub(object):
     text. Any call may also fail with INVALID_ARGUMENT/INVALID_FIELD (with
     BadRequest), UNAVAILABLE/STARTING or DRAINING, UNAVAILABLE/LEASE_LOST (another
     server took the data directory over), RESOURCE_EXHAUSTED/STORE_FULL,
-    DATA_LOSS/JOURNAL_CORRUPT and INTERNAL/INTERNAL (with an error id to look for
+    INVALID_ARGUMENT/REQUEST_ID_REUSED, DATA_LOSS/JOURNAL_CORRUPT and INTERNAL/INTERNAL (with an error id to look for
     in the server's log).
     """
 
@@ -58,6 +58,11 @@ class SessionServiceStub(object):
                 '/holdfast.v1.SessionService/ListSessions',
                 request_serializer=holdfast_dot_v1_dot_session__service__pb2.ListSessionsRequest.SerializeToString,
                 response_deserializer=holdfast_dot_v1_dot_session__service__pb2.ListSessionsResponse.FromString,
+                _registered_method=True)
+        self.UpdateSession = channel.unary_unary(
+                '/holdfast.v1.SessionService/UpdateSession',
+                request_serializer=holdfast_dot_v1_dot_session__service__pb2.UpdateSessionRequest.SerializeToString,
+                response_deserializer=holdfast_dot_v1_dot_session__service__pb2.UpdateSessionResponse.FromString,
                 _registered_method=True)
         self.DeleteSession = channel.unary_unary(
                 '/holdfast.v1.SessionService/DeleteSession',
@@ -99,6 +104,11 @@ class SessionServiceStub(object):
                 request_serializer=holdfast_dot_v1_dot_session__service__pb2.ListCheckpointsRequest.SerializeToString,
                 response_deserializer=holdfast_dot_v1_dot_session__service__pb2.ListCheckpointsResponse.FromString,
                 _registered_method=True)
+        self.UpdateCheckpoint = channel.unary_unary(
+                '/holdfast.v1.SessionService/UpdateCheckpoint',
+                request_serializer=holdfast_dot_v1_dot_session__service__pb2.UpdateCheckpointRequest.SerializeToString,
+                response_deserializer=holdfast_dot_v1_dot_session__service__pb2.UpdateCheckpointResponse.FromString,
+                _registered_method=True)
         self.DeleteCheckpoint = channel.unary_unary(
                 '/holdfast.v1.SessionService/DeleteCheckpoint',
                 request_serializer=holdfast_dot_v1_dot_session__service__pb2.DeleteCheckpointRequest.SerializeToString,
@@ -129,13 +139,13 @@ class SessionServiceServicer(object):
     text. Any call may also fail with INVALID_ARGUMENT/INVALID_FIELD (with
     BadRequest), UNAVAILABLE/STARTING or DRAINING, UNAVAILABLE/LEASE_LOST (another
     server took the data directory over), RESOURCE_EXHAUSTED/STORE_FULL,
-    DATA_LOSS/JOURNAL_CORRUPT and INTERNAL/INTERNAL (with an error id to look for
+    INVALID_ARGUMENT/REQUEST_ID_REUSED, DATA_LOSS/JOURNAL_CORRUPT and INTERNAL/INTERNAL (with an error id to look for
     in the server's log).
     """
 
     def CreateSession(self, request, context):
-        """Creates an empty session. Not idempotent: the same `session_id` again is
-        refused.
+        """Creates an empty session. The same `session_id` again is refused, unless it
+        comes with the same `request_id`.
         Errors: ALREADY_EXISTS/SESSION_EXISTS,
         FAILED_PRECONDITION/NO_CHAT_TEMPLATE, RESOURCE_EXHAUSTED/SESSION_LIMIT.
         """
@@ -158,6 +168,15 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateSession(self, request, context):
+        """Changes a session's labels and time to live; its journal stays as it is.
+        Idempotent.
+        Errors: NOT_FOUND/SESSION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteSession(self, request, context):
         """Deletes a session; its checkpoints stay. Idempotent: deleting what is not
         there succeeds.
@@ -170,7 +189,7 @@ class SessionServiceServicer(object):
     def AppendChunks(self, request, context):
         """Appends chunks as one journal entry: all of them or none. Durable when it
         returns; the tokens are computed in the background. To retry safely, pass
-        `expected_revision`.
+        `request_id`, or `expected_revision` to notice that it had been done.
         Errors: NOT_FOUND/SESSION_NOT_FOUND, INVALID_ARGUMENT/EMPTY_CHUNKS,
         UNSUPPORTED_MEDIA or MEDIA_UNREADABLE, RESOURCE_EXHAUSTED/PAYLOAD_TOO_LARGE,
         FAILED_PRECONDITION/CONTEXT_WINDOW_EXCEEDED, MODALITY_NOT_SUPPORTED or
@@ -183,7 +202,8 @@ class SessionServiceServicer(object):
     def Generate(self, request, context):
         """Generates from the session and journals what was generated as one entry.
         Streams any number of deltas and then exactly one finish. A cancelled
-        call journals the tokens it had streamed.
+        call journals the tokens it had streamed. A retry with the same
+        `request_id` streams what was journalled instead of generating again.
         Errors: NOT_FOUND/SESSION_NOT_FOUND,
         FAILED_PRECONDITION/NOTHING_TO_GENERATE_FROM, CONTEXT_WINDOW_EXCEEDED or
         TEMPLATE_FAILED, ABORTED/STALE_REVISION or SESSION_BUSY,
@@ -209,8 +229,9 @@ class SessionServiceServicer(object):
         back to it. When pages cannot be used the state is recomputed from the
         journal, and the reply says REBUILT and why.
         Errors: NOT_FOUND/CHECKPOINT_NOT_FOUND or SESSION_NOT_FOUND,
-        ALREADY_EXISTS/SESSION_EXISTS, FAILED_PRECONDITION/MODEL_MISMATCH,
-        CONTEXT_WINDOW_EXCEEDED or NOT_OWN_CHECKPOINT, ABORTED/SESSION_BUSY,
+        ALREADY_EXISTS/SESSION_EXISTS, FAILED_PRECONDITION/CONTEXT_WINDOW_EXCEEDED,
+        NOT_OWN_CHECKPOINT, REBUILD_REFUSED (`--strict-restore`) or, onto another
+        model, what AppendChunks answers, ABORTED/SESSION_BUSY,
         RESOURCE_EXHAUSTED/QUEUE_FULL or SESSION_LIMIT, DATA_LOSS/CHECKPOINT_CORRUPT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -238,6 +259,15 @@ class SessionServiceServicer(object):
 
     def ListCheckpoints(self, request, context):
         """Lists checkpoints in the order of their ids.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateCheckpoint(self, request, context):
+        """Changes a checkpoint's labels, time to live and pin; what it froze stays
+        as it is. Idempotent.
+        Errors: NOT_FOUND/CHECKPOINT_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -297,6 +327,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     request_deserializer=holdfast_dot_v1_dot_session__service__pb2.ListSessionsRequest.FromString,
                     response_serializer=holdfast_dot_v1_dot_session__service__pb2.ListSessionsResponse.SerializeToString,
             ),
+            'UpdateSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSession,
+                    request_deserializer=holdfast_dot_v1_dot_session__service__pb2.UpdateSessionRequest.FromString,
+                    response_serializer=holdfast_dot_v1_dot_session__service__pb2.UpdateSessionResponse.SerializeToString,
+            ),
             'DeleteSession': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteSession,
                     request_deserializer=holdfast_dot_v1_dot_session__service__pb2.DeleteSessionRequest.FromString,
@@ -337,6 +372,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     request_deserializer=holdfast_dot_v1_dot_session__service__pb2.ListCheckpointsRequest.FromString,
                     response_serializer=holdfast_dot_v1_dot_session__service__pb2.ListCheckpointsResponse.SerializeToString,
             ),
+            'UpdateCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCheckpoint,
+                    request_deserializer=holdfast_dot_v1_dot_session__service__pb2.UpdateCheckpointRequest.FromString,
+                    response_serializer=holdfast_dot_v1_dot_session__service__pb2.UpdateCheckpointResponse.SerializeToString,
+            ),
             'DeleteCheckpoint': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteCheckpoint,
                     request_deserializer=holdfast_dot_v1_dot_session__service__pb2.DeleteCheckpointRequest.FromString,
@@ -373,7 +413,7 @@ class SessionService(object):
     text. Any call may also fail with INVALID_ARGUMENT/INVALID_FIELD (with
     BadRequest), UNAVAILABLE/STARTING or DRAINING, UNAVAILABLE/LEASE_LOST (another
     server took the data directory over), RESOURCE_EXHAUSTED/STORE_FULL,
-    DATA_LOSS/JOURNAL_CORRUPT and INTERNAL/INTERNAL (with an error id to look for
+    INVALID_ARGUMENT/REQUEST_ID_REUSED, DATA_LOSS/JOURNAL_CORRUPT and INTERNAL/INTERNAL (with an error id to look for
     in the server's log).
     """
 
@@ -448,6 +488,33 @@ class SessionService(object):
             '/holdfast.v1.SessionService/ListSessions',
             holdfast_dot_v1_dot_session__service__pb2.ListSessionsRequest.SerializeToString,
             holdfast_dot_v1_dot_session__service__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdfast.v1.SessionService/UpdateSession',
+            holdfast_dot_v1_dot_session__service__pb2.UpdateSessionRequest.SerializeToString,
+            holdfast_dot_v1_dot_session__service__pb2.UpdateSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -664,6 +731,33 @@ class SessionService(object):
             '/holdfast.v1.SessionService/ListCheckpoints',
             holdfast_dot_v1_dot_session__service__pb2.ListCheckpointsRequest.SerializeToString,
             holdfast_dot_v1_dot_session__service__pb2.ListCheckpointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdfast.v1.SessionService/UpdateCheckpoint',
+            holdfast_dot_v1_dot_session__service__pb2.UpdateCheckpointRequest.SerializeToString,
+            holdfast_dot_v1_dot_session__service__pb2.UpdateCheckpointResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,7 +35,7 @@ class SessionServiceStub:
     text. Any call may also fail with INVALID_ARGUMENT/INVALID_FIELD (with
     BadRequest), UNAVAILABLE/STARTING or DRAINING, UNAVAILABLE/LEASE_LOST (another
     server took the data directory over), RESOURCE_EXHAUSTED/STORE_FULL,
-    DATA_LOSS/JOURNAL_CORRUPT and INTERNAL/INTERNAL (with an error id to look for
+    INVALID_ARGUMENT/REQUEST_ID_REUSED, DATA_LOSS/JOURNAL_CORRUPT and INTERNAL/INTERNAL (with an error id to look for
     in the server's log).
     """
 
@@ -44,8 +44,8 @@ class SessionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SessionServiceAsyncStub: ...
     CreateSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CreateSessionRequest, _session_service_pb2.CreateSessionResponse]
-    """Creates an empty session. Not idempotent: the same `session_id` again is
-    refused.
+    """Creates an empty session. The same `session_id` again is refused, unless it
+    comes with the same `request_id`.
     Errors: ALREADY_EXISTS/SESSION_EXISTS,
     FAILED_PRECONDITION/NO_CHAT_TEMPLATE, RESOURCE_EXHAUSTED/SESSION_LIMIT.
     """
@@ -55,6 +55,11 @@ class SessionServiceStub:
     """
     ListSessions: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListSessionsRequest, _session_service_pb2.ListSessionsResponse]
     """Lists sessions in the order of their ids."""
+    UpdateSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.UpdateSessionRequest, _session_service_pb2.UpdateSessionResponse]
+    """Changes a session's labels and time to live; its journal stays as it is.
+    Idempotent.
+    Errors: NOT_FOUND/SESSION_NOT_FOUND.
+    """
     DeleteSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]
     """Deletes a session; its checkpoints stay. Idempotent: deleting what is not
     there succeeds.
@@ -63,7 +68,7 @@ class SessionServiceStub:
     AppendChunks: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.AppendChunksRequest, _session_service_pb2.AppendChunksResponse]
     """Appends chunks as one journal entry: all of them or none. Durable when it
     returns; the tokens are computed in the background. To retry safely, pass
-    `expected_revision`.
+    `request_id`, or `expected_revision` to notice that it had been done.
     Errors: NOT_FOUND/SESSION_NOT_FOUND, INVALID_ARGUMENT/EMPTY_CHUNKS,
     UNSUPPORTED_MEDIA or MEDIA_UNREADABLE, RESOURCE_EXHAUSTED/PAYLOAD_TOO_LARGE,
     FAILED_PRECONDITION/CONTEXT_WINDOW_EXCEEDED, MODALITY_NOT_SUPPORTED or
@@ -72,7 +77,8 @@ class SessionServiceStub:
     Generate: _grpc.UnaryStreamMultiCallable[_session_service_pb2.GenerateRequest, _session_service_pb2.GenerateResponse]
     """Generates from the session and journals what was generated as one entry.
     Streams any number of deltas and then exactly one finish. A cancelled
-    call journals the tokens it had streamed.
+    call journals the tokens it had streamed. A retry with the same
+    `request_id` streams what was journalled instead of generating again.
     Errors: NOT_FOUND/SESSION_NOT_FOUND,
     FAILED_PRECONDITION/NOTHING_TO_GENERATE_FROM, CONTEXT_WINDOW_EXCEEDED or
     TEMPLATE_FAILED, ABORTED/STALE_REVISION or SESSION_BUSY,
@@ -90,8 +96,9 @@ class SessionServiceStub:
     back to it. When pages cannot be used the state is recomputed from the
     journal, and the reply says REBUILT and why.
     Errors: NOT_FOUND/CHECKPOINT_NOT_FOUND or SESSION_NOT_FOUND,
-    ALREADY_EXISTS/SESSION_EXISTS, FAILED_PRECONDITION/MODEL_MISMATCH,
-    CONTEXT_WINDOW_EXCEEDED or NOT_OWN_CHECKPOINT, ABORTED/SESSION_BUSY,
+    ALREADY_EXISTS/SESSION_EXISTS, FAILED_PRECONDITION/CONTEXT_WINDOW_EXCEEDED,
+    NOT_OWN_CHECKPOINT, REBUILD_REFUSED (`--strict-restore`) or, onto another
+    model, what AppendChunks answers, ABORTED/SESSION_BUSY,
     RESOURCE_EXHAUSTED/QUEUE_FULL or SESSION_LIMIT, DATA_LOSS/CHECKPOINT_CORRUPT.
     """
     ForkSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ForkSessionRequest, _session_service_pb2.ForkSessionResponse]
@@ -107,6 +114,11 @@ class SessionServiceStub:
     """
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListCheckpointsRequest, _session_service_pb2.ListCheckpointsResponse]
     """Lists checkpoints in the order of their ids."""
+    UpdateCheckpoint: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.UpdateCheckpointRequest, _session_service_pb2.UpdateCheckpointResponse]
+    """Changes a checkpoint's labels, time to live and pin; what it froze stays
+    as it is. Idempotent.
+    Errors: NOT_FOUND/CHECKPOINT_NOT_FOUND.
+    """
     DeleteCheckpoint: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.DeleteCheckpointRequest, _session_service_pb2.DeleteCheckpointResponse]
     """Deletes a checkpoint and the pages that nothing else needs. Idempotent:
     deleting what is not there succeeds.
@@ -136,14 +148,14 @@ class SessionServiceAsyncStub(SessionServiceStub):
     text. Any call may also fail with INVALID_ARGUMENT/INVALID_FIELD (with
     BadRequest), UNAVAILABLE/STARTING or DRAINING, UNAVAILABLE/LEASE_LOST (another
     server took the data directory over), RESOURCE_EXHAUSTED/STORE_FULL,
-    DATA_LOSS/JOURNAL_CORRUPT and INTERNAL/INTERNAL (with an error id to look for
+    INVALID_ARGUMENT/REQUEST_ID_REUSED, DATA_LOSS/JOURNAL_CORRUPT and INTERNAL/INTERNAL (with an error id to look for
     in the server's log).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CreateSessionRequest, _session_service_pb2.CreateSessionResponse]  # type: ignore[assignment]
-    """Creates an empty session. Not idempotent: the same `session_id` again is
-    refused.
+    """Creates an empty session. The same `session_id` again is refused, unless it
+    comes with the same `request_id`.
     Errors: ALREADY_EXISTS/SESSION_EXISTS,
     FAILED_PRECONDITION/NO_CHAT_TEMPLATE, RESOURCE_EXHAUSTED/SESSION_LIMIT.
     """
@@ -153,6 +165,11 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """
     ListSessions: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListSessionsRequest, _session_service_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """Lists sessions in the order of their ids."""
+    UpdateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.UpdateSessionRequest, _session_service_pb2.UpdateSessionResponse]  # type: ignore[assignment]
+    """Changes a session's labels and time to live; its journal stays as it is.
+    Idempotent.
+    Errors: NOT_FOUND/SESSION_NOT_FOUND.
+    """
     DeleteSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]  # type: ignore[assignment]
     """Deletes a session; its checkpoints stay. Idempotent: deleting what is not
     there succeeds.
@@ -161,7 +178,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     AppendChunks: _aio.UnaryUnaryMultiCallable[_session_service_pb2.AppendChunksRequest, _session_service_pb2.AppendChunksResponse]  # type: ignore[assignment]
     """Appends chunks as one journal entry: all of them or none. Durable when it
     returns; the tokens are computed in the background. To retry safely, pass
-    `expected_revision`.
+    `request_id`, or `expected_revision` to notice that it had been done.
     Errors: NOT_FOUND/SESSION_NOT_FOUND, INVALID_ARGUMENT/EMPTY_CHUNKS,
     UNSUPPORTED_MEDIA or MEDIA_UNREADABLE, RESOURCE_EXHAUSTED/PAYLOAD_TOO_LARGE,
     FAILED_PRECONDITION/CONTEXT_WINDOW_EXCEEDED, MODALITY_NOT_SUPPORTED or
@@ -170,7 +187,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     Generate: _aio.UnaryStreamMultiCallable[_session_service_pb2.GenerateRequest, _session_service_pb2.GenerateResponse]  # type: ignore[assignment]
     """Generates from the session and journals what was generated as one entry.
     Streams any number of deltas and then exactly one finish. A cancelled
-    call journals the tokens it had streamed.
+    call journals the tokens it had streamed. A retry with the same
+    `request_id` streams what was journalled instead of generating again.
     Errors: NOT_FOUND/SESSION_NOT_FOUND,
     FAILED_PRECONDITION/NOTHING_TO_GENERATE_FROM, CONTEXT_WINDOW_EXCEEDED or
     TEMPLATE_FAILED, ABORTED/STALE_REVISION or SESSION_BUSY,
@@ -188,8 +206,9 @@ class SessionServiceAsyncStub(SessionServiceStub):
     back to it. When pages cannot be used the state is recomputed from the
     journal, and the reply says REBUILT and why.
     Errors: NOT_FOUND/CHECKPOINT_NOT_FOUND or SESSION_NOT_FOUND,
-    ALREADY_EXISTS/SESSION_EXISTS, FAILED_PRECONDITION/MODEL_MISMATCH,
-    CONTEXT_WINDOW_EXCEEDED or NOT_OWN_CHECKPOINT, ABORTED/SESSION_BUSY,
+    ALREADY_EXISTS/SESSION_EXISTS, FAILED_PRECONDITION/CONTEXT_WINDOW_EXCEEDED,
+    NOT_OWN_CHECKPOINT, REBUILD_REFUSED (`--strict-restore`) or, onto another
+    model, what AppendChunks answers, ABORTED/SESSION_BUSY,
     RESOURCE_EXHAUSTED/QUEUE_FULL or SESSION_LIMIT, DATA_LOSS/CHECKPOINT_CORRUPT.
     """
     ForkSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ForkSessionRequest, _session_service_pb2.ForkSessionResponse]  # type: ignore[assignment]
@@ -205,6 +224,11 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListCheckpointsRequest, _session_service_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
     """Lists checkpoints in the order of their ids."""
+    UpdateCheckpoint: _aio.UnaryUnaryMultiCallable[_session_service_pb2.UpdateCheckpointRequest, _session_service_pb2.UpdateCheckpointResponse]  # type: ignore[assignment]
+    """Changes a checkpoint's labels, time to live and pin; what it froze stays
+    as it is. Idempotent.
+    Errors: NOT_FOUND/CHECKPOINT_NOT_FOUND.
+    """
     DeleteCheckpoint: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DeleteCheckpointRequest, _session_service_pb2.DeleteCheckpointResponse]  # type: ignore[assignment]
     """Deletes a checkpoint and the pages that nothing else needs. Idempotent:
     deleting what is not there succeeds.
@@ -233,7 +257,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     text. Any call may also fail with INVALID_ARGUMENT/INVALID_FIELD (with
     BadRequest), UNAVAILABLE/STARTING or DRAINING, UNAVAILABLE/LEASE_LOST (another
     server took the data directory over), RESOURCE_EXHAUSTED/STORE_FULL,
-    DATA_LOSS/JOURNAL_CORRUPT and INTERNAL/INTERNAL (with an error id to look for
+    INVALID_ARGUMENT/REQUEST_ID_REUSED, DATA_LOSS/JOURNAL_CORRUPT and INTERNAL/INTERNAL (with an error id to look for
     in the server's log).
     """
 
@@ -243,8 +267,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.CreateSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.CreateSessionResponse, _abc.Awaitable[_session_service_pb2.CreateSessionResponse]]:
-        """Creates an empty session. Not idempotent: the same `session_id` again is
-        refused.
+        """Creates an empty session. The same `session_id` again is refused, unless it
+        comes with the same `request_id`.
         Errors: ALREADY_EXISTS/SESSION_EXISTS,
         FAILED_PRECONDITION/NO_CHAT_TEMPLATE, RESOURCE_EXHAUSTED/SESSION_LIMIT.
         """
@@ -268,6 +292,17 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists sessions in the order of their ids."""
 
     @_abc_1.abstractmethod
+    def UpdateSession(
+        self,
+        request: _session_service_pb2.UpdateSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.UpdateSessionResponse, _abc.Awaitable[_session_service_pb2.UpdateSessionResponse]]:
+        """Changes a session's labels and time to live; its journal stays as it is.
+        Idempotent.
+        Errors: NOT_FOUND/SESSION_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
     def DeleteSession(
         self,
         request: _session_service_pb2.DeleteSessionRequest,
@@ -286,7 +321,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_service_pb2.AppendChunksResponse, _abc.Awaitable[_session_service_pb2.AppendChunksResponse]]:
         """Appends chunks as one journal entry: all of them or none. Durable when it
         returns; the tokens are computed in the background. To retry safely, pass
-        `expected_revision`.
+        `request_id`, or `expected_revision` to notice that it had been done.
         Errors: NOT_FOUND/SESSION_NOT_FOUND, INVALID_ARGUMENT/EMPTY_CHUNKS,
         UNSUPPORTED_MEDIA or MEDIA_UNREADABLE, RESOURCE_EXHAUSTED/PAYLOAD_TOO_LARGE,
         FAILED_PRECONDITION/CONTEXT_WINDOW_EXCEEDED, MODALITY_NOT_SUPPORTED or
@@ -301,7 +336,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_session_service_pb2.GenerateResponse], _abc.AsyncIterator[_session_service_pb2.GenerateResponse]]:
         """Generates from the session and journals what was generated as one entry.
         Streams any number of deltas and then exactly one finish. A cancelled
-        call journals the tokens it had streamed.
+        call journals the tokens it had streamed. A retry with the same
+        `request_id` streams what was journalled instead of generating again.
         Errors: NOT_FOUND/SESSION_NOT_FOUND,
         FAILED_PRECONDITION/NOTHING_TO_GENERATE_FROM, CONTEXT_WINDOW_EXCEEDED or
         TEMPLATE_FAILED, ABORTED/STALE_REVISION or SESSION_BUSY,
@@ -331,8 +367,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         back to it. When pages cannot be used the state is recomputed from the
         journal, and the reply says REBUILT and why.
         Errors: NOT_FOUND/CHECKPOINT_NOT_FOUND or SESSION_NOT_FOUND,
-        ALREADY_EXISTS/SESSION_EXISTS, FAILED_PRECONDITION/MODEL_MISMATCH,
-        CONTEXT_WINDOW_EXCEEDED or NOT_OWN_CHECKPOINT, ABORTED/SESSION_BUSY,
+        ALREADY_EXISTS/SESSION_EXISTS, FAILED_PRECONDITION/CONTEXT_WINDOW_EXCEEDED,
+        NOT_OWN_CHECKPOINT, REBUILD_REFUSED (`--strict-restore`) or, onto another
+        model, what AppendChunks answers, ABORTED/SESSION_BUSY,
         RESOURCE_EXHAUSTED/QUEUE_FULL or SESSION_LIMIT, DATA_LOSS/CHECKPOINT_CORRUPT.
         """
 
@@ -366,6 +403,17 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.ListCheckpointsResponse, _abc.Awaitable[_session_service_pb2.ListCheckpointsResponse]]:
         """Lists checkpoints in the order of their ids."""
+
+    @_abc_1.abstractmethod
+    def UpdateCheckpoint(
+        self,
+        request: _session_service_pb2.UpdateCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.UpdateCheckpointResponse, _abc.Awaitable[_session_service_pb2.UpdateCheckpointResponse]]:
+        """Changes a checkpoint's labels, time to live and pin; what it froze stays
+        as it is. Idempotent.
+        Errors: NOT_FOUND/CHECKPOINT_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def DeleteCheckpoint(

@@ -85,8 +85,8 @@ class ImportCheckpointRequest(_message.Message):
 
     To resume an interrupted import, send one message with the `upload_id` alone
     and close: the reply says how much the server holds. Then send the rest. The
-    server forgets an upload when it restarts, when a verification of it failed,
-    and when it needs the room for newer ones.
+    server forgets an upload once it was complete, whatever came of it, when it
+    restarts, and when it needs the room for newer ones.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -109,7 +109,7 @@ class ImportCheckpointRequest(_message.Message):
     complete: _builtins.bool
     """In the last message: the file is whole, verify and store it."""
     checkpoint_id: _builtins.str
-    """In the last message: the checkpoint's id here. Matches
+    """In the first message: the checkpoint's id here. Matches
     [a-z0-9][a-z0-9-]{0,62}; empty keeps the id it was exported under.
     """
     def __init__(
