@@ -1,6 +1,6 @@
-"""The story: a conversation about a picture survives kill -9, and goes on as if nothing had happened.
+"""The story: a conversation about pictures survives kill -9, and goes on as if nothing had happened.
 
-To tell another one, change what is said below, or the model that `main` makes.
+To tell another one, change what is said below.
 """
 
 from __future__ import annotations
@@ -9,18 +9,38 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import holdfast
-from demo.picture import draw
+from demo.picture import Shape, draw
 from demo.server import ServerFailedError, ServerProcess
 from demo.transcript import Transcript, size
 from holdfast import CheckpointInfo, Client, Completion, HoldfastError, RestoreMode, Session
-from models import tiny
 
-SYSTEM = "You look at pictures of the shore and answer briefly."
-QUESTION = "What holds fast in this picture?"
-FOLLOW_UP = "And when the storm comes?"
-TOKENS = 32
 SERVING_SECONDS = 120.0
+TOKENS = 40
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What is said, a picture that comes with it, and a word that a right answer holds."""
+
+    words: str
+    answer: str
+    picture: str = ""
+
+
+PICTURES = {
+    "first.jpg": [Shape("circle", "red", (60, 60, 180, 180)), Shape("square", "blue", (280, 160, 400, 280))],
+    "second.jpg": [Shape("circle", "green", (260, 100, 400, 240))],
+}
+BEFORE = (
+    Turn("My name is Ada.", "Ada"),
+    Turn("What colour is the circle?", "red", "first.jpg"),
+    Turn("How many shapes are there?", "two"),
+    Turn("What colour is the circle?", "green", "second.jpg"),
+)
+AFTER = (
+    Turn("What is my name?", "Ada"),
+    Turn("How many pictures have you seen?", "two"),
+)
 
 
 class BrokenPromiseError(Exception):
@@ -32,17 +52,15 @@ class Before:
     """What is known when the server dies."""
 
     checkpoint: CheckpointInfo
-    twin: Completion
+    twin: list[Completion]
 
 
 def main() -> int:
-    """Tells the story with a tiny model; the exit status."""
+    """Tells the story with Limpet, the model that comes along; the exit status."""
     transcript = Transcript()
     try:
         with tempfile.TemporaryDirectory(prefix="holdfast-demo-") as folder:
-            model = tiny.make("llama", Path(folder))
-            arguments = ["-m", str(model.model), "--mmproj", str(model.projector), "-c", "4096", "-np", "2"]
-            tell(transcript, arguments, Path(folder))
+            tell(transcript, ["-c", "4096", "-np", "2", "--autosave", "off"], Path(folder))
     except (BrokenPromiseError, HoldfastError, ServerFailedError, OSError) as error:
         transcript.verdict(f"demo: FAILED: {error}", good=False)
         return 1
@@ -55,19 +73,19 @@ def main() -> int:
 
 def tell(transcript: Transcript, arguments: list[str], folder: Path) -> None:
     """The whole story. Raises BrokenPromiseError when it does not end well."""
-    picture = folder / "kelp.jpg"
-    draw(picture)
-    transcript.title("Holdfast: a session with a picture in it, restored after kill -9")
+    for name, shapes in PICTURES.items():
+        draw(folder / name, *shapes)
+    transcript.title("Holdfast: a session with pictures in it, restored after kill -9")
     data = ["--data-dir", str(folder / "data")]
     with ServerProcess([*arguments, *data], folder / "server.log") as server:
         serve(transcript, server, "The server starts")
         with Client(server.address) as client:
-            before = until_the_crash(transcript, client, picture)
+            before = until_the_crash(transcript, client, folder)
         with transcript.step("The server is killed with SIGKILL"):
             server.kill()
         serve(transcript, server, "It starts again on the same data")
         with Client(server.address) as client:
-            after_the_crash(transcript, client, before)
+            after_the_crash(transcript, client, before, folder)
 
 
 def serve(transcript: Transcript, server: ServerProcess, heading: str) -> None:
@@ -82,23 +100,20 @@ def serve(transcript: Transcript, server: ServerProcess, heading: str) -> None:
         )
 
 
-def until_the_crash(transcript: Transcript, client: Client, picture: Path) -> Before:
-    """A chat about the picture, a checkpoint in the middle, and how it went on: the twin."""
+def until_the_crash(transcript: Transcript, client: Client, folder: Path) -> Before:
+    """A chat about pictures, a checkpoint in the middle, and how it went on: the twin."""
     with transcript.step("A chat session is created"):
         session = client.create_session("shore", temperature=0.0, max_tokens=TOKENS)
-    with transcript.step("Text and a picture are appended, and durable at once") as cost:
-        transcript.quote("system", SYSTEM)
-        transcript.quote("user", f"{QUESTION}  [{picture.name}, {size(picture.stat().st_size)}]")
-        usage = session.append(holdfast.system(SYSTEM), QUESTION, picture)
-        cost.add(usage, f"{usage.prompt_tokens:,} tokens appended")
-    generate(transcript, session, "The model answers")
+    for turn in BEFORE:
+        say(transcript, session, turn, folder)
     with transcript.step("A checkpoint") as cost:
         checkpoint = session.checkpoint("low-tide")
         cost.add(checkpoint.usage, f"{checkpoint.token_count:,} tokens saved")
-    return Before(checkpoint, generate(transcript, session, "The conversation goes on: the twin", FOLLOW_UP))
+    transcript.chapter("The conversation goes on: the twin")
+    return Before(checkpoint, [say(transcript, session, turn, folder) for turn in AFTER])
 
 
-def after_the_crash(transcript: Transcript, client: Client, before: Before) -> None:
+def after_the_crash(transcript: Transcript, client: Client, before: Before, folder: Path) -> None:
     """The checkpoint in a new session, and the same continuation."""
     with transcript.step("The checkpoint is restored into a new session") as cost:
         restored = client.restore(before.checkpoint, "shore-again")
@@ -108,23 +123,25 @@ def after_the_crash(transcript: Transcript, client: Client, before: Before) -> N
         restored.mode is RestoreMode.RESTORED, f"the session was {restored.mode}: {restored.rebuild_reason}"
     )
     require(usage.prefilled_tokens == 0, f"the restore prefilled {usage.prefilled_tokens} tokens")
-    heading = "The conversation goes on from there, in the new session"
-    again = generate(transcript, restored.session, heading, FOLLOW_UP)
+    transcript.chapter("The conversation goes on from there, in the new session")
+    again = [say(transcript, restored.session, turn, folder) for turn in AFTER]
     with transcript.step("The two continuations are compared") as cost:
-        compare(before.twin, again)
-        prefilled = again.finish.usage.prefilled_tokens
-        cost.add(None, f"{len(again.token_ids)} tokens, all equal", f"{prefilled} tokens prefilled for each")
+        for was, now in zip(before.twin, again, strict=True):
+            compare(was, now)
+        cost.add(None, f"{sum(len(one.token_ids) for one in again)} tokens, all equal")
 
 
-def generate(transcript: Transcript, session: Session, heading: str, question: str = "") -> Completion:
-    """Asks what there is to ask, generates, and shows what came."""
-    with transcript.step(heading) as cost:
-        if question:
-            transcript.quote("user", question)
-            session.append(question)
+def say(transcript: Transcript, session: Session, turn: Turn, folder: Path) -> Completion:
+    """One turn: what is said, durable before it is answered, and the answer, which must be right."""
+    parts: list[Path | str] = [folder / turn.picture, turn.words] if turn.picture else [turn.words]
+    shown = f"[{turn.picture}, {size((folder / turn.picture).stat().st_size)}] " if turn.picture else ""
+    with transcript.step(f"{shown}{turn.words}") as cost:
+        session.append(*parts)
         completion = session.complete()
-        transcript.quote("model", completion.text)
+        transcript.quote("Limpet", completion.text)
         cost.add(completion.finish.usage)
+    right = turn.answer.lower() in completion.text.lower()
+    require(right, f"{turn.words!r} was answered {completion.text!r}, not {turn.answer!r}")
     return completion
 
 

@@ -35,6 +35,11 @@ class Transcript:
     def title(self, text: str) -> None:
         self._console.print(Text(text, "bold"))
 
+    def chapter(self, text: str) -> None:
+        """What the next steps are about."""
+        self._console.print()
+        self._console.print(Text(text, "italic"))
+
     @contextmanager
     def step(self, text: str) -> Iterator[Cost]:
         """Announces a step, times it, and prints its cost when it is done."""

@@ -29,10 +29,15 @@ def command(model: TinyModel, data_dir: Path, *more: str, port: int = 0) -> list
 class ServerProcess:
     """One running server."""
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, arguments: list[str], folder: Path | None = None) -> None:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("HOLDFAST_")}
         self.process = subprocess.Popen(
-            arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+            arguments,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=folder,
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()

@@ -11,12 +11,13 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from PIL import Image, ImageDraw
 
 from holdfast.v1 import session_pb2
 from models import tiny
 from models.tiny import TinyModel
-from tests.calls import append, create, pb, refusal, text
-from tests.processes import command, running
+from tests.calls import append, create, generate, image, pb, refusal, save, text
+from tests.processes import HOLDFAST, ServerProcess, command, running
 
 
 @pytest.fixture
@@ -36,9 +37,31 @@ def fails_to_start(arguments: list[str]) -> str:
     return lines[0]
 
 
-def test_without_a_model(model: TinyModel, tmp_path: Path) -> None:
-    line = fails_to_start([command(model, tmp_path)[0], "serve"])
-    assert "--model is required" in line
+async def test_without_a_model_limpet_is_served_and_sees(tmp_path: Path) -> None:
+    """From an empty directory, as someone who has just installed the wheel would."""
+    server = ServerProcess([str(HOLDFAST), "serve", "--port", "0"], folder=tmp_path)
+    try:
+        assert server.process.stdout is not None
+        assert "Limpet" in server.process.stdout.readline()
+        async with server.stub() as stub:
+            for colour in ("red", "blue"):
+                await create(stub, colour)
+                await append(
+                    stub, image(circle(colour)), text("What colour is the circle?"), session_id=colour
+                )
+                words, _, finish = await generate(stub, colour)
+                assert colour in words.lower()
+                assert finish.reason == pb.FINISH_REASON_END_OF_TURN
+    finally:
+        server.kill()
+    assert (tmp_path / "holdfast-data").is_dir()
+
+
+def circle(colour: str) -> bytes:
+    """A picture that Limpet can read."""
+    picture = Image.new("RGB", (240, 240), "white")
+    ImageDraw.Draw(picture).ellipse((60, 60, 180, 180), fill=colour)
+    return save(picture)
 
 
 def test_a_model_that_is_not_there(model: TinyModel, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from holdfast.v1 import session_service_pb2, session_service_pb2_grpc
-from holdfast_server import files, logs
+from holdfast_server import embedded, files, logs
 from holdfast_server.config import Settings
 from holdfast_server.engine.llama_engine import EngineSpec, LlamaEngine
 from holdfast_server.errors import StartupError
@@ -91,11 +91,12 @@ class Server:
         settings = self._settings
         store = await Store.open(settings.data_dir, max_bytes=settings.store_bytes)
         self._resources.push_async_callback(store.close)
+        model, projector = settings.model_files
         spec = EngineSpec(
-            model=settings.model,
-            model_digest=await files.digest(settings.model, store.catalog),
-            projector=settings.mmproj,
-            projector_digest=await files.digest(settings.mmproj, store.catalog) if settings.mmproj else "",
+            model=model,
+            model_digest=await files.digest(model, store.catalog),
+            projector=projector,
+            projector_digest=await files.digest(projector, store.catalog) if projector else "",
             gpu_layers=settings.gpu_layers,
             max_pixels=self._limits.media_pixels,
             context=ContextSpec(
@@ -173,6 +174,8 @@ async def run(settings: Settings) -> int:
     server = Server(settings)
     await server.start()
     print(f"holdfast: serving on {settings.host}:{server.port}", flush=True)  # noqa: T201
+    if settings.model is None:
+        print(embedded.NOTICE, flush=True)  # noqa: T201
     healthy = await server.wait(stopped)
     _logger.info("draining", extra={"grace_seconds": settings.grace})
     await server.drain(settings.grace if healthy else 0)

@@ -29,13 +29,12 @@ def serve(**options: Any) -> None:
 
 def _parameter(name: str) -> inspect.Parameter:
     field = config.Settings.model_fields[name]
-    default = "required" if field.is_required() else str(field.default)
     option = typer.Option(
         *config.flags(name),
         help=field.description,
         envvar=f"HOLDFAST_{name.upper()}",
         show_envvar=True,
-        show_default=default,
+        show_default=str(field.default),
     )
     value: Any = field.annotation
     return inspect.Parameter(

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from holdfast_server import embedded
 from holdfast_server.errors import StartupError
 from holdfast_server.sessions.autosave import Mode
 
@@ -26,8 +27,12 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="HOLDFAST_", extra="forbid")
 
     model: Annotated[
-        Path, Field(description="The model, a GGUF file.", json_schema_extra=_flags("-m", "--model"))
-    ]
+        Path | None,
+        Field(
+            description="The model, a GGUF file; without one, Limpet, the small one that comes along.",
+            json_schema_extra=_flags("-m", "--model"),
+        ),
+    ] = None
     mmproj: Annotated[
         Path | None,
         Field(
@@ -149,6 +154,13 @@ class Settings(BaseSettings):
     ] = "info"
 
     @property
+    def model_files(self) -> tuple[Path, Path | None]:
+        """The model and its projector; Limpet and its own where no model was given."""
+        if self.model is not None:
+            return self.model, self.mmproj
+        return embedded.MODEL, self.mmproj or embedded.PROJECTOR
+
+    @property
     def compute_threads(self) -> int:
         """Threads to compute on, the default resolved."""
         return self.threads or os.cpu_count() or 1
@@ -170,6 +182,4 @@ def flags(name: str) -> list[str]:
 
 def _explain(item: dict[str, Any]) -> str:
     name = str(item["loc"][0])
-    if item["type"] == "missing":
-        return f"{'/'.join(flags(name))} is required"
     return f"{'/'.join(flags(name)) or name}: {item['msg']}"

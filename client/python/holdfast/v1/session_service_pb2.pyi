@@ -785,7 +785,7 @@ class RestoreResponse(_message.Message):
     """RESTORED: from pages, no token prefilled. REBUILT: recomputed."""
     rebuild_reason: _builtins.str
     """When rebuilt: PAGE_CORRUPT, PAGE_MISSING, STATE_REFUSED, KEY_MISMATCH, or
-    MODEL_CHANGED: another model, and what was said was tokenized anew for it.
+    MODEL_CHANGED when what was said was tokenized anew for another model.
     """
     @_builtins.property
     def session(self) -> _session_pb2.Session:
