@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from holdfast_server.errors import HoldfastError, Reason
 from holdfast_server.sessions import journal
+from holdfast_server.sessions.journal import Entry
 from holdfast_server.sessions.live import LiveSession, Loaded
 from holdfast_server.sessions.manager import Sessions
 from holdfast_server.sessions.pager import Kept, PagesGone
@@ -22,6 +23,7 @@ from holdfast_server.sessions.session import (
     new_id,
 )
 from holdfast_server.sessions.translation import Translator
+from holdfast_server.sessions.uninterrupted import uninterrupted
 from holdfast_server.store.catalog import CheckpointRecord, SessionRecord
 
 
@@ -173,32 +175,35 @@ class Checkpoints:
         async with self._sessions.registry.use(owner, session_id) as live, live.writing():
             await self._check_own(live, checkpoint)
             self._check_context(checkpoint)
-            record = await self._catalog.reset(
-                owner,
-                session_id,
-                head=checkpoint.head,
-                token_count=checkpoint.token_count,
-                position=checkpoint.position,
-                updated=time.time_ns(),
-            )
             before, entries, heads = live.record, live.entries, live.heads
-            await self._sessions.residency.drop(live)
-            live.move(record, entries[: record.revision], heads[: record.revision])
+            revision = checkpoint.revision
+            await uninterrupted(self._move(live, checkpoint, entries[:revision], heads[:revision]))
             try:
                 restored = await self._bring_back(live, checkpoint, started)
             except HoldfastError:
-                record = await self._catalog.reset(
-                    owner,
-                    session_id,
-                    head=before.head,
-                    token_count=before.token_count,
-                    position=before.position,
-                    updated=before.updated,
-                )
-                live.move(record, entries, heads)
+                await uninterrupted(self._move(live, before, entries, heads))
                 raise
         self._sessions.spawn(self._store.collect())
         return restored
+
+    async def _move(
+        self,
+        live: LiveSession,
+        to: CheckpointRecord | SessionRecord,
+        entries: list[Entry],
+        heads: list[int],
+    ) -> None:
+        """Sets the session's head, in the catalog and in memory; its slot is given up."""
+        record = await self._catalog.reset(
+            live.record.owner,
+            live.record.session_id,
+            head=to.head,
+            token_count=to.token_count,
+            position=to.position,
+            updated=time.time_ns(),
+        )
+        await self._sessions.residency.drop(live)
+        live.move(record, entries, heads)
 
     async def _check_own(self, live: LiveSession, checkpoint: CheckpointRecord) -> None:
         """The checkpoint must lie on the session's own path: its head is one of the session's entries."""

@@ -44,6 +44,11 @@ class Ledger:
         account, origin = self._accounts[key], self._accounts[source]
         account.source, account.shared = origin, min(cells, origin.cells, account.cells)
 
+    def keep_shared(self, key: str, cells: int) -> None:
+        """No more than the first `cells` cells came to be shared; the rest is the sequence's own."""
+        account = self._accounts[key]
+        account.shared = min(account.shared, cells)
+
     def remove(self, key: str) -> None:
         """The sequence is gone; a sharer takes over the cells that it used."""
         account = self._accounts.pop(key, None)

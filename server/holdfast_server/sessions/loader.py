@@ -77,8 +77,6 @@ class Loader:
         the journal's own media are lost.
         """
         await self._engine.open(live.key)
-        live.resident = True
-        covered = 0
         if checkpoint is not None:
             manifest, loaded.rebuild_reason = await self._manifest(checkpoint)
             kept = cells_of.decoded(live.spans_at(checkpoint.revision))
@@ -114,7 +112,7 @@ class Loader:
             return False
         live.pages = within(donor.live.pages, shared)
         loaded.shared_tokens = shared
-        loaded.media_reused = _count_media(cells_of.before(live.spans, shared))
+        loaded.media_reused = len(_digests(cells_of.before(live.spans, shared)))
         return shared > 0
 
     async def _manifest(self, checkpoint: CheckpointRecord) -> tuple[Manifest | None, str]:
@@ -151,7 +149,7 @@ class Loader:
             return 0
         live.pages = manifest.pages
         loaded.restored_tokens = manifest.cells
-        loaded.media_reused = _count_media(spans)
+        loaded.media_reused = len(_digests(spans))
         loaded.raw_bytes = sum(ref.raw_bytes for ref in manifest.refs)
         loaded.stored_bytes = sum(ref.stored_bytes for ref in manifest.refs)
         return cells_of.count_cells(spans)
@@ -173,20 +171,29 @@ class Loader:
         return KvState(pages, logits, 0.0)
 
     async def _feed(self, live: LiveSession, covered: int) -> None:
-        """Queues what is not covered, with the pictures' files."""
-        owner, rest = live.record.owner, cells_of.after(live.spans, covered)
-        digests = {span.digest for span in rest if isinstance(span, MediaSpan)}
+        """Queues what is not covered, with the pictures' files; from then on appends feed the slot.
+
+        An append may come while files are read, so the last look at the journal,
+        the mark that the session is resident and the feed stand together.
+        """
+        media: dict[str, bytes] = {}
+        while missing := _digests(rest := cells_of.after(live.spans, covered)) - media.keys():
+            for digest in missing:
+                media[digest] = await self._media(live.record.owner, digest)
+        live.resident = True
+        if rest:
+            feeds = [Feed(span, media[span.digest] if isinstance(span, MediaSpan) else b"") for span in rest]
+            await self._engine.feed(live.key, feeds)
+
+    async def _media(self, owner: str, digest: str) -> bytes:
         try:
-            media = {digest: await self._store.get_media(owner, digest) for digest in digests}
+            return await self._store.get_media(owner, digest)
         except Damage as error:
             raise HoldfastError(
                 Reason.CHECKPOINT_CORRUPT,
                 "a picture of the session is damaged in the store and its KV state cannot be used either; "
                 "restore the data directory from a backup",
             ) from error
-        if rest:
-            feeds = [Feed(span, media[span.digest] if isinstance(span, MediaSpan) else b"") for span in rest]
-            await self._engine.feed(live.key, feeds)
 
 
 def within(pages: Sequence[ManifestPage], cells: int) -> tuple[ManifestPage, ...]:
@@ -195,5 +202,5 @@ def within(pages: Sequence[ManifestPage], cells: int) -> tuple[ManifestPage, ...
     return tuple(page for page, end in zip(pages, ends, strict=True) if end <= cells)
 
 
-def _count_media(spans: Sequence[Span]) -> int:
-    return len({span.digest for span in spans if isinstance(span, MediaSpan)})
+def _digests(spans: Sequence[Span]) -> set[str]:
+    return {span.digest for span in spans if isinstance(span, MediaSpan)}

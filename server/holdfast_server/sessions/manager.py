@@ -39,6 +39,7 @@ from holdfast_server.sessions.session import (
     new_id,
     reused,
 )
+from holdfast_server.sessions.uninterrupted import uninterrupted
 from holdfast_server.store.catalog import SessionRecord
 from holdfast_server.store.store import Store
 
@@ -179,7 +180,7 @@ class Sessions:
         check_id("session_id", session_id)
         try:
             async with self.registry.use(owner, session_id) as live, live.writing():
-                await self._delete(live)
+                await uninterrupted(self._delete(live))
         except HoldfastError as error:
             if error.reason is Reason.SESSION_BUSY:
                 raise
@@ -194,7 +195,7 @@ class Sessions:
                 if live.users > 1 or (live.record.expires or now + 1) > now:
                     return False
                 async with live.writing():
-                    await self._delete(live)
+                    await uninterrupted(self._delete(live))
                     return True
         except HoldfastError:  # not readable here, and so never in memory
             return await self.store.catalog.delete_session(owner, session_id)
@@ -231,11 +232,17 @@ class Sessions:
             )
             self._check_context(live, composed)
             entry = Entry(Kind.APPEND, composed.messages, composed.spans, request_id=request_id)
-            await self.store.with_room(lambda: self._write(live, pictures, entry))
+            await uninterrupted(self._accept(live, pictures, entry, composed.feeds))
             usage = Usage(prompt_tokens=cells_of.count_cells(composed.spans))
             usage.store_seconds = usage.total_seconds = time.monotonic() - started
-            await self._start_prefill(live, composed.feeds)
             return live.view, usage
+
+    async def _accept(
+        self, live: LiveSession, pictures: Sequence[bytes], entry: Entry, feeds: Sequence[Feed]
+    ) -> None:
+        """Makes an append durable, then gives it to the slot, which must hold all that the journal does."""
+        await self.store.with_room(lambda: self._write(live, pictures, entry))
+        await self._start_prefill(live, feeds)
 
     async def _write(self, live: LiveSession, pictures: Sequence[bytes], entry: Entry) -> None:
         async with self.store.writing():
@@ -244,7 +251,7 @@ class Sessions:
             await self.commit(live, entry)
 
     async def commit(self, live: LiveSession, entry: Entry) -> None:
-        """Makes an entry durable and takes it over."""
+        """Makes an entry durable and takes it over; not to be cancelled between the two."""
         record = await self.store.catalog.append(
             live.record.owner,
             live.record.session_id,

@@ -33,6 +33,14 @@ class _Resident:
     pins: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Lender:
+    """A session to share cells with, pinned until they are shared."""
+
+    donor: Donor
+    place: _Resident
+
+
 class Residency:
     """Owns the engine's slots. Event loop only."""
 
@@ -59,41 +67,42 @@ class Residency:
         journal cannot serve either.
         """
         async with live.loading:
-            loaded = await self._enter(live, cells, checkpoint)
+            loaded, place = await self._enter(live, cells, checkpoint)
         try:
             yield loaded
         finally:
-            self._leave(live)
+            self._leave(place)
 
-    async def _enter(self, live: LiveSession, cells: int, checkpoint: CheckpointRecord | None) -> Loaded:
+    async def _enter(
+        self, live: LiveSession, cells: int, checkpoint: CheckpointRecord | None
+    ) -> tuple[Loaded, _Resident]:
         """Pins a place for `live` and loads it; the pin is gone again when that fails."""
         started = time.monotonic()
         await self._autosave.written(live)
-        donor = await self._admit(live, cells, may_share=not live.resident and checkpoint is None)
+        place, lender = await self._admit(live, cells, may_share=not live.resident and checkpoint is None)
+        donor = lender.donor if lender else None
         try:
             loaded, live.unreported = live.unreported or Loaded(), None
             loaded.queue_seconds = time.monotonic() - started
             if not live.resident:
                 await self._loader.load(live, checkpoint, donor, loaded)
             if donor is not None and loaded.shared_tokens < donor.cells:
-                self._ledger.share(live.key, donor.live.key, loaded.shared_tokens)
+                self._ledger.keep_shared(live.key, loaded.shared_tokens)
                 async with self._gate:
                     await self._make_room(live, cells, None)
         except BaseException:
-            self._leave(live)
+            self._leave(place)
             await self.drop(live)
             raise
         finally:
-            if donor is not None:
-                self._leave(donor.live)
-        return loaded
+            if lender is not None:
+                self._leave(lender.place)
+        return loaded, place
 
-    def _leave(self, live: LiveSession) -> None:
-        resident = self._residents.get(live.key)
-        if resident is not None:
-            resident.pins -= 1
-            if not resident.pins:
-                self._ledger.set(live.key, live.tokens)
+    def _leave(self, place: _Resident) -> None:
+        place.pins -= 1
+        if not place.pins and self._residents.get(place.live.key) is place:
+            self._ledger.set(place.live.key, place.live.tokens)
         self._released.set()
 
     def lives(self) -> list[LiveSession]:
@@ -135,7 +144,9 @@ class Residency:
         except RuntimeError:
             await self.drop(live)
 
-    async def _admit(self, live: LiveSession, cells: int, *, may_share: bool) -> Donor | None:
+    async def _admit(
+        self, live: LiveSession, cells: int, *, may_share: bool
+    ) -> tuple[_Resident, _Lender | None]:
         """Pins a place for `live`, evicting idle sessions, oldest first, and waiting where none is idle.
 
         Also finds and pins a session to share cells with. Only one call at a time
@@ -148,40 +159,49 @@ class Residency:
         self._waiting += 1
         try:
             async with self._gate:
-                donor = find_donor(live, self.lives()) if may_share else None
-                if donor is not None:
-                    self._residents[donor.live.key].pins += 1
-                donor = await self._make_room(live, cells, donor)
-                resident = self._residents.pop(live.key, None) or _Resident(live)
-                self._residents[live.key] = resident
-                resident.pins += 1
+                lender = await self._make_room(live, cells, self._borrow(live) if may_share else None)
+                place = self._residents.pop(live.key, None) or _Resident(live)
+                self._residents[live.key] = place
+                place.pins += 1
                 self._ledger.set(live.key, cells)
-                if donor is not None:
-                    self._ledger.share(live.key, donor.live.key, donor.cells)
-                return donor
+                if lender is not None:
+                    self._ledger.share(live.key, lender.donor.live.key, lender.donor.cells)
+                return place, lender
         finally:
             self._waiting -= 1
 
-    async def _make_room(self, live: LiveSession, cells: int, donor: Donor | None) -> Donor | None:
-        """Waits until `live` fits; the donor, or None where only its own place could be had."""
+    def _borrow(self, live: LiveSession) -> _Lender | None:
+        """Pins the resident session that begins most like `live`."""
+        donor = find_donor(live, self.lives())
+        if donor is None:
+            return None
+        place = self._residents[donor.live.key]
+        place.pins += 1
+        return _Lender(donor, place)
+
+    async def _make_room(self, live: LiveSession, cells: int, lender: _Lender | None) -> _Lender | None:
+        """Waits until `live` fits; the lender, or None where it is gone or its own place was needed."""
         try:
-            while not self._has_room(live, cells - (donor.cells if donor else 0)):
+            while not self._has_room(live, cells - (lender.donor.cells if lender else 0)):
                 idle = (r.live for r in self._residents.values() if not r.pins and r.live is not live)
                 victim = next(idle, None)
                 if victim is not None:
                     await self._autosave.evicting(victim)
                     await self.drop(victim)
-                elif donor is not None and self._residents[donor.live.key].pins == 1:
-                    self._leave(donor.live)
-                    donor = None
+                elif lender is not None and lender.place.pins == 1:
+                    self._leave(lender.place)
+                    lender = None
                 else:
                     self._released.clear()
                     await self._released.wait()
+                if lender is not None and not lender.donor.live.resident:
+                    self._leave(lender.place)
+                    lender = None
         except BaseException:
-            if donor is not None:
-                self._leave(donor.live)
+            if lender is not None:
+                self._leave(lender.place)
             raise
-        return donor
+        return lender
 
     def _has_room(self, live: LiveSession, cells: int) -> bool:
         more = max(0, cells - self._ledger.cells(live.key))
