@@ -1,0 +1,1 @@
+"""Benchmarks: Holdfast against llama-server of the same llama.cpp, and the report that the docs show."""
