@@ -14,7 +14,7 @@ from typing import BinaryIO
 from holdfast import _convert
 from holdfast._channel import Channel, translated
 from holdfast._types import ExportResult, ImportResult
-from holdfast.errors import DataLossError, HoldfastError, UnavailableError
+from holdfast.errors import DataLossError, HoldfastError, ServerError, UnavailableError
 from holdfast.v1 import transfer_pb2 as pb
 
 Progress = Callable[[int, int | None], object]
@@ -165,9 +165,12 @@ class _Import:
         try:
             with translated():
                 reply = await self._channel.stub.ImportCheckpoint(self._messages(start))
-        except HoldfastError:
+        except HoldfastError as error:
             if self._failure is not None:
                 raise self._failure from None  # reading the file failed, and gRPC cancelled the call
+            if isinstance(error, ServerError) and not error.reason:
+                # A server gives its reason; gRPC itself says INTERNAL when a connection ends amid a write.
+                raise UnavailableError("the connection broke off", code=error.code) from error
             raise
         return ImportResult(
             checkpoint=_convert.checkpoint_info(reply.checkpoint), pages_imported=reply.pages_imported
