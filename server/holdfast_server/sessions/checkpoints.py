@@ -109,20 +109,7 @@ class Checkpoints:
         except RuntimeError:
             await self._sessions.residency.drop(live)
             raise
-        return Usage(
-            prompt_tokens=live.tokens,
-            prefilled_tokens=work.prefilled_tokens,
-            restored_tokens=loaded.restored_tokens,
-            media_encoded=work.media_encoded,
-            media_reused=loaded.media_reused,
-            raw_bytes=loaded.raw_bytes,
-            stored_bytes=loaded.stored_bytes,
-            queue_seconds=loaded.queue_seconds,
-            encode_seconds=work.encode_seconds,
-            prefill_seconds=work.prefill_seconds,
-            state_seconds=loaded.state_seconds,
-            store_seconds=loaded.store_seconds,
-        )
+        return loaded.cost(work, live.tokens)
 
     async def _keep(self, live: LiveSession, spec: CheckpointSpec) -> Kept:
         """Freezes and writes; the whole state where stored pages it builds on are gone."""

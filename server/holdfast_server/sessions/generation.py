@@ -307,20 +307,7 @@ def _ends_in_text(spans: Sequence[Span]) -> bool:
 
 
 def _usage(work: Work, loaded: Loaded, ended: Ended, total: int, *, held: bool) -> Usage:
-    return Usage(
-        prompt_tokens=total,
-        cached_tokens=total - work.prefilled_tokens - loaded.restored_tokens - held,
-        prefilled_tokens=work.prefilled_tokens,
-        restored_tokens=loaded.restored_tokens,
-        generated_tokens=len(ended.tokens),
-        media_encoded=work.media_encoded,
-        media_reused=loaded.media_reused,
-        raw_bytes=loaded.raw_bytes,
-        stored_bytes=loaded.stored_bytes,
-        queue_seconds=loaded.queue_seconds,
-        encode_seconds=work.encode_seconds,
-        prefill_seconds=work.prefill_seconds,
-        decode_seconds=ended.seconds,
-        state_seconds=loaded.state_seconds,
-        store_seconds=loaded.store_seconds,
-    )
+    usage = loaded.cost(work, total)
+    usage.cached_tokens = total - usage.prefilled_tokens - usage.restored_tokens - held
+    usage.generated_tokens, usage.decode_seconds = len(ended.tokens), ended.seconds
+    return usage

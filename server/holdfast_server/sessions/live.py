@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from holdfast_server.engine import spans as cells_of
-from holdfast_server.engine.api import Span
+from holdfast_server.engine.api import Span, Work
 from holdfast_server.errors import HoldfastError, Reason
 from holdfast_server.sessions import journal
 from holdfast_server.sessions.chat import Transcript
 from holdfast_server.sessions.journal import Entry
 from holdfast_server.sessions.manifest import ManifestPage
-from holdfast_server.sessions.session import SessionView, Settings, State
+from holdfast_server.sessions.session import SessionView, Settings, State, Usage
 from holdfast_server.store.catalog import Entry as CatalogEntry
 from holdfast_server.store.catalog import SessionRecord
 
@@ -33,6 +33,23 @@ class Loaded:
     queue_seconds: float = 0.0
     state_seconds: float = 0.0
     store_seconds: float = 0.0
+
+    def cost(self, work: Work, prompt_tokens: int) -> Usage:
+        """What loading, and the engine's work since, add to a call that had `prompt_tokens` before it."""
+        return Usage(
+            prompt_tokens=prompt_tokens,
+            prefilled_tokens=work.prefilled_tokens,
+            restored_tokens=self.restored_tokens,
+            media_encoded=work.media_encoded,
+            media_reused=self.media_reused,
+            raw_bytes=self.raw_bytes,
+            stored_bytes=self.stored_bytes,
+            queue_seconds=self.queue_seconds,
+            encode_seconds=work.encode_seconds,
+            prefill_seconds=work.prefill_seconds,
+            state_seconds=self.state_seconds,
+            store_seconds=self.store_seconds,
+        )
 
 
 class LiveSession:
